@@ -11,6 +11,7 @@
 //! - [`api_key`]: authentication of API requests, and what each key permits.
 //! - [`jwt`]: verification of JSON Web Tokens; [`jwks`]: keys that an identity provider publishes.
 //! - [`origin`]: allowed origins and hosts.
+//! - [`revocation`]: logins that no longer count, and commands to connected clients.
 //! - [`session`]: formats of sessions that applications keep in Redis.
 //! - [`signed_name`], [`ticket`]: channels and logins that a backend signs or requests for its pages.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
@@ -29,6 +30,7 @@ pub mod jwt;
 mod mac_keys;
 pub mod origin;
 mod pointer;
+pub mod revocation;
 pub mod session;
 pub mod signed_name;
 mod template;
@@ -47,4 +49,4 @@ pub use identity::Identity;
 pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};
 pub use template::ChannelTemplate;
 pub use trusted_proxies::TrustedProxies;
-pub use unix_time::{UnixSeconds, unix_now};
+pub use unix_time::{UnixSeconds, unix_milliseconds, unix_now};

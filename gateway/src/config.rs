@@ -6,7 +6,8 @@
 //! line and key ([`ConfigErrors`]).
 //!
 //! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
-//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`, `api_key`: the sections of the file
+//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`, `api_key`, `revocation`: the sections of the
+//!   file
 //! - `access`, `source`, `history`, `slow_consumer`: parts of a namespace
 //! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`, `secret_source`: checked values
 //! - `environment`: the variables
@@ -39,6 +40,7 @@ mod process;
 mod reader;
 mod redis;
 mod redis_url;
+mod revocation;
 mod root;
 mod secret;
 mod secret_source;
@@ -63,6 +65,7 @@ pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;
 pub use reader::units::{duration, size};
 pub use redis_url::RedisUrl;
+pub use revocation::{RevocationConfig, RevocationScope, RevocationTimes};
 pub use root::LogFormat;
 pub use secret::Secret;
 pub use secret_source::SecretSource;
@@ -119,7 +122,9 @@ pub struct Config {
     pub drain: DrainConfig,
     /// The Redis instances that namespaces use.
     pub redis: Vec<RedisInstance>,
-    /// The Redis instances that only logins use, for keys: no namespace uses them.
+    /// `[revocation]`.
+    pub revocation: RevocationConfig,
+    /// The Redis instances that only logins and revocations use, for keys: no namespace uses them.
     pub login_redis: Vec<RedisInstance>,
     /// Redis instances that no namespace and no login uses: the gateway does not connect to them; tools may.
     pub unused_redis: Vec<RedisInstance>,
@@ -209,9 +214,13 @@ impl Config {
         let mut top = document.root();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
         let logins = login::read_all(&mut top, &redis);
+        let revocation = read_section(&mut top, "revocation", |section| {
+            RevocationConfig::read(section, &redis, logins.identify_clients())
+        });
         let namespaces = read_namespaces(document, &mut top, &redis, &logins, env, flags);
-        let (login_redis, unused_redis): (Vec<_>, Vec<_>) =
-            take_unused(&mut redis, &namespaces).into_iter().partition(|instance| logins.uses(instance));
+        let (login_redis, unused_redis): (Vec<_>, Vec<_>) = take_unused(&mut redis, &namespaces)
+            .into_iter()
+            .partition(|instance| logins.uses(instance) || revocation.uses(instance));
         let warning = |unused: &RedisInstance| {
             format!("redis `{}` is unused: no namespace and no login uses it", unused.name)
         };
@@ -219,6 +228,7 @@ impl Config {
         let trusted_proxies = root::read_trusted_proxies(&mut top);
         warnings.extend(trusted_proxies.iter().filter_map(network::warning));
         warnings.extend(redis.iter().chain(&login_redis).filter_map(RedisInstance::warnings));
+        warnings.extend(revocation.warning());
         warnings.extend(unusable_grants::warnings(&namespaces, &logins.methods));
         let api_keys = api_key::read_all(&mut top);
         warnings.extend(api_key::warnings(&api_keys, &namespaces));
@@ -240,6 +250,7 @@ impl Config {
             sse: read_section(&mut top, "sse", Sse::read),
             http: read_section(&mut top, "http", Http::read),
             drain: read_section(&mut top, "drain", DrainConfig::read),
+            revocation,
             redis,
             login_redis,
             unused_redis,

@@ -7,12 +7,14 @@
 //! - [`Credentials`], [`LoginOutcome`]: what a client presents later, and the result.
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
 //! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them.
+//! - [`Revocations`]: logins that no longer count, over all nodes.
 //! - [`FileBacked`]: a value from files with secrets or keys, loaded again when one of them changes.
 
 mod authenticator;
 mod file_backed;
 mod identities;
 mod request;
+mod revocations;
 mod sessions;
 mod tokens;
 
@@ -20,5 +22,6 @@ pub use authenticator::{AuthMethod, Authenticator};
 pub use file_backed::FileBacked;
 pub use identities::{Identities, SessionEvents};
 pub use request::{Credentials, LoginOutcome};
+pub use revocations::{RevocationError, RevocationSettings, Revocations};
 pub use sessions::SessionLogin;
 pub use tokens::TokenLogin;

@@ -13,6 +13,7 @@
 //!   [`session`] with [`commands`] and [`pending_replies`], [`sse_stream`]. [`connection_context`]: what a driver uses.
 //! - [`broadcast`]: publications to subscribers. [`recovery`]: missed publications, page by page, and the order of reply,
 //!   recovered and live publications.
+//! - [`client_commands`]: commands of the API to the clients that they select.
 //! - [`state`]: the connections with their timers; gaps, and closes with their [`close_reason`].
 //! - [`delivery`]: frames and publications to connections; what is dropped when there is no room.
 //! - [`subscriptions`]: which connection is subscribed to which channel ([`connections`], [`channels`]). [`writer`]: send
@@ -25,6 +26,7 @@
 pub mod bench;
 mod broadcast;
 mod channels;
+mod client_commands;
 mod close_reason;
 mod commands;
 mod conflation_queue;
@@ -80,6 +82,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub use sink::{HyperBody, Sink};
 
 use crate::admission::Permit;
+use crate::auth::revocation::ClientCommand;
 use crate::auth::{ClientMeta, ClientNetwork, Identity};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -204,6 +207,8 @@ enum ShardCommand {
     Accept(Box<NewConnection>),
     /// Disconnect the clients whose login has ended.
     EndLogins,
+    /// Execute commands of the API on the clients that they select.
+    CommandClients(Arc<[ClientCommand]>),
     /// Close all connections.
     Drain {
         /// The time over which the closes are spread.
@@ -354,6 +359,13 @@ impl Shards {
     pub async fn end_logins(&self) {
         for handle in &self.handles {
             let _ = handle.commands.send(ShardCommand::EndLogins).await;
+        }
+    }
+
+    /// Executes commands of the API on the clients that they select.
+    pub async fn command_clients(&self, commands: Arc<[ClientCommand]>) {
+        for handle in &self.handles {
+            let _ = handle.commands.send(ShardCommand::CommandClients(Arc::clone(&commands))).await;
         }
     }
 

@@ -18,6 +18,9 @@ pub enum Denial {
     /// The token was valid and has expired.
     #[error("the token has expired")]
     TokenExpired,
+    /// The login was revoked.
+    #[error("the login was revoked: log in again")]
+    Revoked,
     /// The login cannot be checked at present.
     #[error("the login cannot be checked: the store of sessions or the key set is not available")]
     LoginUnavailable,
@@ -64,6 +67,7 @@ impl Denial {
             Self::InvalidToken => 9,
             Self::TokenExpired => 10,
             Self::LoginUnavailable => 11,
+            Self::Revoked => 12,
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Identity {
     /// The session or token that it comes from; for revocation.
     source: Option<LoginSource>,
     expires_at: Option<UnixSeconds>,
+    /// When its token was made.
+    issued_at: Option<UnixSeconds>,
     /// What other clients see of it, besides the user: JSON.
     info: Option<Bytes>,
     /// Channels that its token names.
@@ -87,6 +89,8 @@ pub struct LoginResult {
     pub source: Option<LoginSource>,
     /// When it ends, if it does so by itself.
     pub expires_at: Option<UnixSeconds>,
+    /// When the token was made.
+    pub issued_at: Option<UnixSeconds>,
     /// What other clients see of it, besides the user: JSON.
     pub info: Option<Bytes>,
     /// Channels that the token names.
@@ -95,9 +99,9 @@ pub struct LoginResult {
 
 impl Identity {
     fn new(login: Login, result: LoginResult) -> Self {
-        let LoginResult { user, fields, source, expires_at, info, channels } = result;
+        let LoginResult { user, fields, source, expires_at, issued_at, info, channels } = result;
         let (user, ended) = (user.into_boxed_str(), AtomicBool::new(false));
-        Self { login, user, fields, source, expires_at, info, channels, ended, lease: None }
+        Self { login, user, fields, source, expires_at, issued_at, info, channels, ended, lease: None }
     }
 
     /// A client without a login. With `is_anyone` the configuration lists `anonymous`, or no login at all.
@@ -150,6 +154,11 @@ impl Identity {
     /// When the login expires by itself.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at
+    }
+
+    /// When its token was made.
+    pub fn issued_at(&self) -> Option<UnixSeconds> {
+        self.issued_at
     }
 
     /// What other clients see of it, besides the user: JSON.

@@ -202,6 +202,11 @@ impl SessionFormat {
         self.key.key(id)
     }
 
+    /// The Redis key of the session with this id, as its application knows it. `None` if no id has this form.
+    pub fn key_of(&self, id: &str) -> Option<Vec<u8>> {
+        SessionId::new(id).map(|id| self.key.key(&id))
+    }
+
     /// What all keys of sessions start with. Empty if the configured key starts with the placeholder.
     pub fn key_prefix(&self) -> &str {
         self.key.prefix()

@@ -6,10 +6,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub type UnixSeconds = u64;
 
 /// The time of the system clock.
+pub fn unix_now() -> UnixSeconds {
+    since_1970().as_secs()
+}
+
+/// The time of the system clock in milliseconds since 1970.
+pub fn unix_milliseconds() -> u64 {
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "tokens refer to the time of other machines, not to a monotonic clock"
 )]
-pub fn unix_now() -> UnixSeconds {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }

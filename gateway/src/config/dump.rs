@@ -29,6 +29,7 @@ impl Config {
         out.lines(&self.http.entries());
         out.section("[drain]");
         out.lines(&self.drain.entries());
+        self.revocation.show(&mut out);
         self.connected_redis().for_each(|instance| instance.show(&mut out));
         self.logins.iter().for_each(|login| login.show(&mut out));
         let has_channels = |namespace: &&NamespaceConfig| !namespace.channels.is_empty();

@@ -61,6 +61,8 @@ settings! {
         history_bytes: usize as SizeKind = 256 * MIB, in MIB, TIB;
         /// Publications in one recovery; a client that missed more gets a gap.
         recovery_publications: usize as CountKind = 300, in 1, 10_000;
+        /// Revocations and commands of the API that may be in effect at a time.
+        revocations: usize as CountKind = 10_000, in 16, 100_000;
     }
 }
 

@@ -47,6 +47,11 @@ pub(super) struct Logins {
 }
 
 impl Logins {
+    /// Whether a client can log in.
+    pub(super) fn identify_clients(&self) -> bool {
+        self.methods.iter().any(|login| !matches!(login, LoginMethod::Anonymous))
+    }
+
     /// Whether a login uses a Redis instance.
     pub(super) fn uses(&self, instance: &RedisInstance) -> bool {
         self.methods.iter().any(|login| login.redis() == Some(&instance.name))

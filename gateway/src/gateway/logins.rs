@@ -13,10 +13,10 @@ use crate::auth::session::Secrets;
 use crate::config::{Config, JwtLoginConfig, LoginMethod, RedisInstance, SessionLoginConfig};
 use crate::drain::Drain;
 use crate::login::{
-    AuthMethod, Authenticator, FileBacked, Identities, SessionEvents, SessionLogin, TokenLogin,
+    AuthMethod, Authenticator, FileBacked, Identities, Revocations, SessionEvents, SessionLogin, TokenLogin,
 };
 use crate::shard::Shards;
-use crate::store::{KeyStore, StoreSettings};
+use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
 
 /// How long ended logins are collected before their clients are disconnected together.
 const END_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,7 +28,12 @@ const END_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) fn start(config: &Config, drain: &Drain) -> io::Result<Arc<Authenticator>> {
     let identities = Arc::<Identities>::default();
     let sessions = sessions(config, drain)?;
-    let stores = stores(config, &sessions, &identities, drain);
+    let revocations =
+        Revocations::new(config.revocation.settings(config.limits.revocations), Arc::clone(&identities));
+    let stores = stores(config, &sessions, &identities, &revocations, drain);
+    if let Some((_, store)) = stores.iter().find(|(name, _)| Some(*name) == config.revocation.redis()) {
+        revocations.share(store, drain);
+    }
     let mut methods = Vec::new();
     for (index, login) in config.logins.iter().enumerate() {
         match login {
@@ -46,18 +51,24 @@ pub(super) fn start(config: &Config, drain: &Drain) -> io::Result<Arc<Authentica
     let lets_in_guests =
         config.logins.is_empty() || config.logins.iter().any(|login| matches!(login, LoginMethod::Anonymous));
     let origins = config.origin_policy();
-    Ok(Arc::new(Authenticator::new(methods, identities, origins, lets_in_guests)))
+    Ok(Arc::new(Authenticator::new(methods, identities, revocations, origins, lets_in_guests)))
 }
 
-/// Disconnects the clients of each login that ends.
+/// Disconnects the clients of each login that ends, and passes commands of the API to the shards.
 pub(super) fn disconnect_ended(authenticator: &Arc<Authenticator>, shards: &Arc<Shards>, drain: &Drain) {
     let (authenticator, shards, stop) = (Arc::clone(authenticator), Arc::clone(shards), drain.clone());
     drain.spawn(async move {
         let disconnect = async {
             loop {
-                authenticator.identities().ended().await;
-                tokio::time::sleep(END_INTERVAL).await;
-                shards.end_logins().await;
+                tokio::select! {
+                    () = authenticator.identities().ended() => {
+                        tokio::time::sleep(END_INTERVAL).await;
+                        shards.end_logins().await;
+                    }
+                    commands = authenticator.revocations().next_commands() => {
+                        shards.command_clients(commands.into()).await;
+                    }
+                }
             }
         };
         tokio::select! {
@@ -87,31 +98,56 @@ fn session_secrets(login: &SessionLoginConfig, drain: &Drain) -> io::Result<Arc<
     Ok(secrets)
 }
 
-/// One store for each Redis instance that holds sessions.
+/// One store for each Redis instance that holds sessions or revocations.
 fn stores<'c>(
     config: &'c Config,
     sessions: &[(&'c str, Arc<SessionLogin>)],
     identities: &Arc<Identities>,
+    revocations: &Arc<Revocations>,
     drain: &Drain,
 ) -> Vec<(&'c str, Arc<KeyStore>)> {
     let mut stores = Vec::new();
     for instance in config.connected_redis() {
         let own = sessions.iter().filter(|(redis, _)| *redis == instance.name);
         let methods: Vec<Arc<SessionLogin>> = own.map(|(_, session)| Arc::clone(session)).collect();
-        if methods.is_empty() {
+        let own_revocations =
+            (config.revocation.redis() == Some(&instance.name)).then(|| Arc::clone(revocations));
+        if methods.is_empty() && own_revocations.is_none() {
             continue;
         }
-        let settings = store_settings(config, instance, &methods);
-        let events = SessionEvents::new(Arc::clone(identities), methods);
+        let sessions = methods.iter().map(|method| method.key_prefix());
+        let prefixes = sessions.chain(own_revocations.as_ref().map(|revocations| revocations.key()));
+        let settings = store_settings(config, instance, prefixes);
+        let sessions = SessionEvents::new(Arc::clone(identities), methods);
+        let events = LoginEvents { sessions, revocations: own_revocations };
         stores.push((instance.name.as_str(), KeyStore::start(settings, drain, Arc::new(events))));
     }
     stores
 }
 
-fn store_settings(config: &Config, instance: &RedisInstance, methods: &[Arc<SessionLogin>]) -> StoreSettings {
+/// Receives the changes of all watched keys of one store.
+struct LoginEvents {
+    sessions: SessionEvents,
+    revocations: Option<Arc<Revocations>>,
+}
+
+impl KeyEvents for LoginEvents {
+    fn on_change(&self, key: &[u8], value: Option<&KeyValue>) {
+        self.sessions.on_change(key, value);
+        if let Some(revocations) = &self.revocations {
+            revocations.on_change(key, value);
+        }
+    }
+}
+
+fn store_settings<'p>(
+    config: &Config,
+    instance: &RedisInstance,
+    prefixes: impl Iterator<Item = &'p str>,
+) -> StoreSettings {
     StoreSettings {
         connection: instance.settings(instance.name.clone(), &instance.url),
-        prefixes: methods.iter().map(|method| method.key_prefix().as_bytes().to_vec()).collect(),
+        prefixes: prefixes.map(|prefix| prefix.as_bytes().to_vec()).collect(),
         disconnect_window: config.drain.disconnect_window,
         ping_interval: instance.times.ping_interval,
         ping_timeout: instance.times.command_timeout,

@@ -6,6 +6,7 @@
 pub mod fuzz;
 mod params;
 mod response;
+mod revocation;
 mod why;
 
 use std::collections::BTreeMap;
@@ -91,6 +92,10 @@ async fn respond(state: &AppState, method: Result<ApiMethod, &str>, request: Req
         ApiMethod::Info => info(state).await,
         ApiMethod::History => history(&call, body).await,
         ApiMethod::HistoryRemove => history_remove(&call, body).await,
+        ApiMethod::Disconnect => revocation::disconnect(state, body).await,
+        ApiMethod::Unsubscribe => revocation::unsubscribe(state, body).await,
+        ApiMethod::Refresh => revocation::refresh(state, body).await,
+        ApiMethod::Revoke => revocation::revoke(state, body).await,
         ApiMethod::Why => why::why(state, body).await,
     };
     match result {

@@ -135,6 +135,13 @@ impl Collector for NodeCollector {
         for usage in permits {
             metrics::gauge(usage.limit as u64).encode(family.encode_family(&[("pool", usage.pool)])?)?;
         }
+        let family = encoder.encode_descriptor(
+            "revocations",
+            "Revocations and commands of the API in effect",
+            None,
+            MetricType::Gauge,
+        )?;
+        metrics::gauge(node.authenticator().revocations().len() as u64).encode(family)?;
         store_metrics::encode(&node.authenticator().stores(), &mut encoder)?;
         link_metrics::encode(&node.links(), &mut encoder)
     }

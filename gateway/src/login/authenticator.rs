@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::identities::SessionReadResult;
-use super::{Credentials, Identities, LoginOutcome, SessionLogin, TokenLogin};
+use super::{
+    Credentials, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin, TokenLogin,
+};
 use crate::auth::jwt::TokenError;
 use crate::auth::origin::OriginPolicy;
+use crate::auth::revocation::RevokedLogin;
 use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, token, unix_now};
 use crate::store::{KeyStore, StoreError};
 
@@ -26,6 +29,7 @@ pub enum AuthMethod {
 pub struct Authenticator {
     methods: Vec<AuthMethod>,
     identities: Arc<Identities>,
+    revocations: Arc<Revocations>,
     origins: OriginPolicy,
     /// The identity of clients that present nothing.
     guest: Arc<Identity>,
@@ -34,7 +38,9 @@ pub struct Authenticator {
 impl Authenticator {
     /// Without a login, every client is anonymous, and a client that presents a token is rejected.
     pub fn anonymous() -> Self {
-        Self::new(Vec::new(), Arc::default(), OriginPolicy::default(), true)
+        let identities = Arc::<Identities>::default();
+        let revocations = Revocations::new(RevocationSettings::default(), Arc::clone(&identities));
+        Self::new(Vec::new(), identities, revocations, OriginPolicy::default(), true)
     }
 
     /// With these methods. Clients without a login count as `anyone` if `lets_in_guests`. Only pages of the gateway's own
@@ -42,10 +48,11 @@ impl Authenticator {
     pub fn new(
         methods: Vec<AuthMethod>,
         identities: Arc<Identities>,
+        revocations: Arc<Revocations>,
         origins: OriginPolicy,
         lets_in_guests: bool,
     ) -> Self {
-        Self { methods, identities, origins, guest: Arc::new(Identity::guest(lets_in_guests)) }
+        Self { methods, identities, revocations, origins, guest: Arc::new(Identity::guest(lets_in_guests)) }
     }
 
     /// The identity of a client without a login.
@@ -78,7 +85,8 @@ impl Authenticator {
     /// The identity of a client. A token decides alone; a cookie that is no login counts as absent.
     ///
     /// # Errors
-    /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::LoginUnavailable`].
+    /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::Revoked`],
+    /// [`Denial::LoginUnavailable`].
     pub async fn authenticate(
         &self,
         client: Option<&ClientMeta>,
@@ -131,7 +139,8 @@ impl Authenticator {
         let mut denial = Denial::Token;
         for method in self.tokens() {
             match method.verify(token, unix_now()).await {
-                Ok(login) => return Ok(self.identities.of_token(login)),
+                // The identity exists before the check, so that a revocation after the check ends it.
+                Ok(login) => return self.check_revocation(self.identities.of_token(login)),
                 Err(error) => denial = combine(denial, &error),
             }
         }
@@ -150,7 +159,11 @@ impl Authenticator {
         for method in self.tokens() {
             let claims = method.verify_subscription(token, unix_now()).await;
             match claims.and_then(|claims| claims.check(channel, user, client).map(|()| claims)) {
-                Ok(claims) => return Ok(claims.expires_at),
+                Ok(claims) => {
+                    let (id, issued_at) = (claims.token_id.as_deref(), claims.issued_at);
+                    let revoked = self.revocations.is_token_revoked(&claims.user, id, issued_at);
+                    return permit(revoked).map(|()| claims.expires_at);
+                }
                 Err(error) => denial = combine(denial, &error),
             }
         }
@@ -184,7 +197,12 @@ impl Authenticator {
             let read = self.identities.begin_read(method.index(), &key);
             let Some((login, watch)) = method.read(store, &id, &key).await? else { return Ok(None) };
             if let SessionReadResult::Identity(identity) = read.finish(login, watch) {
-                return Ok(Some(identity));
+                return match self.revocations.is_revoked(&identity) {
+                    None => Err(StoreError::Unavailable("the revocations were not read yet".to_owned())),
+                    Some(false) => Ok(Some(identity)),
+                    // A session that no longer counts is no login.
+                    Some(true) => Ok(None),
+                };
             }
         }
         Err(StoreError::Busy)
@@ -204,17 +222,46 @@ impl Authenticator {
         })
     }
 
-    /// The stores of sessions, each once.
+    /// The stores of sessions and revocations, each once.
     pub fn stores(&self) -> Vec<&KeyStore> {
         let mut stores: Vec<&KeyStore> = self.sessions().map(|(_, store)| store).collect();
+        stores.extend(self.revocations.store());
         stores.sort_by_key(|store| store.name());
         stores.dedup_by_key(|store| store.name());
         stores
     }
 
+    /// The revocations in effect.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
+    /// The revoked logins that a session has which its application knows by this id: one for each method with sessions.
+    /// The key of the session counts as its id, too.
+    pub fn sessions_of(&self, id: &str) -> Vec<RevokedLogin> {
+        let keys = self.sessions().filter_map(|(method, _)| match id.strip_prefix(method.key_prefix()) {
+            Some(rest) if !rest.is_empty() => Some(id.as_bytes().to_vec()),
+            _ => method.key_of(id),
+        });
+        keys.map(|key| RevokedLogin::session(&key)).collect()
+    }
+
+    fn check_revocation(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Denial> {
+        permit(self.revocations.is_revoked(&identity)).map(|()| identity)
+    }
+
     /// The identities of connected clients.
     pub fn identities(&self) -> &Arc<Identities> {
         &self.identities
+    }
+}
+
+/// Permits a login that is known not to be revoked.
+fn permit(is_revoked: Option<bool>) -> Result<(), Denial> {
+    match is_revoked {
+        Some(false) => Ok(()),
+        Some(true) => Err(Denial::Revoked),
+        None => Err(Denial::LoginUnavailable),
     }
 }
 

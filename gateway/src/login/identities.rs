@@ -110,6 +110,19 @@ impl Identities {
         }
     }
 
+    /// Ends the identities that satisfy a condition, and returns their number.
+    pub(super) fn end_if(&self, condition: impl Fn(&Identity) -> bool) -> usize {
+        // Collected first: dropping the last reference to an identity locks the map.
+        let identities: Vec<Arc<Identity>> =
+            self.logins.iter().filter_map(|entry| entry.identity.upgrade()).collect();
+        let ends = |identity: &&Arc<Identity>| !identity.has_ended() && condition(identity);
+        let ended: Vec<_> = identities.iter().filter(ends).inspect(|identity| identity.end()).collect();
+        if !ended.is_empty() {
+            self.ended.notify_one();
+        }
+        ended.len()
+    }
+
     /// Waits until an identity has ended since the last call.
     pub async fn ended(&self) {
         self.ended.notified().await;

@@ -42,6 +42,11 @@ impl SessionLogin {
         self.format.session_id(cookies, &self.secrets.value())
     }
 
+    /// The key of the session with this id, as its application knows it.
+    pub(super) fn key_of(&self, id: &str) -> Option<Vec<u8>> {
+        self.format.key_of(id)
+    }
+
     /// The key of a session.
     pub(super) fn key(&self, id: &SessionId) -> Vec<u8> {
         self.format.key(id)

@@ -81,6 +81,7 @@ fn login_of(claims: ConnectionClaims) -> LoginResult {
         fields: claims.fields.into_iter().collect(),
         source: claims.token_id.map(|id| LoginSource::Token { id: id.into() }),
         expires_at: claims.expires_at,
+        issued_at: claims.issued_at,
         info: claims.info.map(|info| Box::<str>::from(info).into_boxed_bytes().into()),
         channels: TokenChannels::new(channels),
     }

@@ -55,7 +55,8 @@ impl From<Denial> for ErrorCode {
             | Denial::InvalidToken
             | Denial::NotAuthenticated(_)
             | Denial::Api(ApiAuthError::InvalidKey) => Self::Unauthorized,
-            Denial::TokenExpired => Self::TokenExpired,
+            // SDKs request another token, and the application decides.
+            Denial::TokenExpired | Denial::Revoked => Self::TokenExpired,
             Denial::LoginUnavailable => Self::Internal,
             Denial::UnknownChannel => Self::UnknownChannel,
             Denial::Origin
@@ -80,7 +81,7 @@ impl From<Denial> for Disconnect {
         match denial {
             Denial::Token | Denial::InvalidToken => Self::InvalidToken,
             // The client requests another token, or retries.
-            Denial::TokenExpired => Self::ConnectionExpired,
+            Denial::TokenExpired | Denial::Revoked => Self::ConnectionExpired,
             Denial::LoginUnavailable => Self::InternalServerError,
             Denial::Origin
             | Denial::Api(_)

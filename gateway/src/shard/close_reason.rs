@@ -10,6 +10,9 @@ pub(super) enum CloseReason {
     /// The gateway disconnects the client.
     #[error("disconnected with code {}: {}", .0.code(), .0.reason())]
     Disconnect(Disconnect),
+    /// A command of the API disconnects the client.
+    #[error("disconnected by the API with code {0}")]
+    Command(u16),
     /// The client sent a close frame.
     #[error("the client sent a close frame")]
     CloseFrame,

@@ -148,6 +148,9 @@ pub(super) fn execute(
         Request::Publish(request) => publish(id, request, resolved, client, context),
         // The gateway has no application backend. `send` has no reply, so only a close can report that.
         Request::Send(_) => Err(CommandError::Disconnect(Disconnect::NotAvailable)),
+        Request::SubRefresh(request) if context.authenticator.verifies_tokens() => {
+            login::refresh_subscription(id, request, client, context)
+        }
         Request::Rpc(_)
         | Request::Presence(_)
         | Request::PresenceStats(_)
@@ -228,7 +231,7 @@ fn check_subscribe(
     }
     authorize(identity, Operation::Subscribe, &channel, holds)?;
     let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
-    Ok(SubscribeParams { channel, since })
+    Ok(SubscribeParams { channel, since, expires_at: None })
 }
 
 /// Checks that a client may use an operation of a channel.

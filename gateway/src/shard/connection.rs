@@ -174,18 +174,22 @@ impl Connection {
         self.phase == Phase::Open
     }
 
-    /// The time until the connection ends with its login; `None` if the login does not expire. A stream ends at once, since
-    /// its client can present another token only with a new request.
+    /// The time until the login or a subscription expires; `None` if none does. A stream ends at once, since its client can
+    /// present another token only with a new request.
     pub(super) fn time_left(&self) -> Option<Duration> {
         match &self.kind {
-            ConnectionKind::WebSocket(session) => session.expires_at().map(expiry::time_left_with_grace),
-            ConnectionKind::Sse(stream) => stream.identity().expires_at().map(expiry::time_left),
+            ConnectionKind::WebSocket(session) => session.expiry.time_left(),
+            ConnectionKind::Sse(stream) => stream.expires_at().map(expiry::time_left),
         }
     }
 
     /// Whether the login of the connection has ended.
     pub(super) fn is_login_over(&self) -> bool {
-        self.identity().has_ended() || self.time_left().is_some_and(|left| left.is_zero())
+        let has_expired = match &self.kind {
+            ConnectionKind::WebSocket(session) => session.expiry.is_login_over(),
+            ConnectionKind::Sse(_) => self.time_left().is_some_and(|left| left.is_zero()),
+        };
+        has_expired || self.identity().has_ended()
     }
 
     /// Who the client is.
@@ -215,6 +219,9 @@ impl Connection {
         let status = self.subscriptions.remove(at).status;
         if self.subscriptions.is_empty() {
             self.subscriptions = Vec::new();
+        }
+        if let ConnectionKind::WebSocket(session) = &mut self.kind {
+            session.expiry.remove_subscription(channel);
         }
         if let Some(paged) = &mut self.paged_recovery {
             paged.remove(channel);

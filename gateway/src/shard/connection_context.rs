@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use earshot_protocol::{Disconnect, ErrorCode};
+use earshot_protocol::{Disconnect, ErrorCode, UnsubscribeCode};
 use tokio::sync::mpsc;
 
 use super::ShardLimits;
@@ -11,8 +11,10 @@ use super::broadcast::Broadcast;
 use super::channels::{ChannelId, ConnectionId};
 use super::connection::{Connection, TimerKind};
 use super::connections::key;
+use super::expiry;
 use super::recovery::Recoveries;
 use super::state::ShardState;
+use crate::auth::UnixSeconds;
 use crate::node::Node;
 use crate::node::messages::{NodeRequest, RequestId};
 use crate::node::namespace::ResolvedChannel;
@@ -61,6 +63,40 @@ impl ConnectionContext<'_> {
     pub(super) fn set_timer_within_login(&mut self, timer: TimerKind, wait: Duration) {
         let left = self.connection().and_then(|connection| connection.time_left());
         self.set_timer(timer, left.map_or(wait, |left| wait.min(left)));
+    }
+
+    /// Makes the next ping or heartbeat come when the login or a subscription expires, if that is earlier.
+    pub(super) fn bring_timer_forward(&mut self) {
+        let Some(connection) = self.state.connections().get(self.id) else { return };
+        let Some(left) = connection.time_left() else { return };
+        let (timer, due) = (connection.timer, connection.due);
+        if matches!(timer, TimerKind::Ping | TimerKind::Heartbeat) && self.state.timers().after(left) < due {
+            self.set_timer(timer, left);
+        }
+    }
+
+    /// Sets when a subscription of a WebSocket expires, and returns the seconds until then.
+    pub(super) fn set_subscription_expiry(
+        &mut self,
+        channel: ChannelId,
+        expires_at: Option<UnixSeconds>,
+    ) -> Option<u32> {
+        self.connection()?.session()?.expiry.set_subscription(channel, expires_at);
+        self.bring_timer_forward();
+        expiry::time_to_live(expires_at)
+    }
+
+    /// Ends the subscriptions whose token has expired. The client subscribes again with a new token.
+    pub(super) fn end_expired_subscriptions(&mut self) {
+        let session = self.connection().and_then(|connection| connection.session());
+        let expired = session.map(|session| session.expiry.expired_subscriptions());
+        for channel in expired.into_iter().flatten() {
+            let name = self.state.channels().get(channel).name.clone();
+            let Some(connection) = self.connection() else { return };
+            let push = connection.framing.unsubscribe_push(&name, UnsubscribeCode::Expired);
+            self.unsubscribe(channel);
+            self.enqueue(push);
+        }
     }
 
     /// The id of a new request to the node, for a WebSocket.

@@ -22,7 +22,7 @@ const FLUSHES_PER_TURN: usize = 256;
 const HYPER_POLL_TICKS: u64 = 5;
 
 impl Shard {
-    fn context(&mut self, connection_id: ConnectionId) -> ConnectionContext<'_> {
+    pub(super) fn context(&mut self, connection_id: ConnectionId) -> ConnectionContext<'_> {
         ConnectionContext {
             id: connection_id,
             node: &self.node,

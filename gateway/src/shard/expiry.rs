@@ -1,15 +1,85 @@
-//! When the login of a connection expires.
+//! When the login of a connection expires, and its subscriptions with a token.
 
 use std::time::Duration;
 
+use super::channels::ChannelId;
 use crate::auth::{Identity, UnixSeconds, unix_now};
 
-/// How long a client may take to present a new token after its login has expired.
+/// How long a client may take to present a new token after its login or subscription has expired.
 const GRACE: Duration = Duration::from_secs(25);
 
-/// Seconds until a login expires, at least 1; `None` if it does not expire.
-pub(super) fn time_to_live(identity: &Identity) -> Option<u32> {
-    let left = time_left(identity.expires_at()?).as_secs().max(1);
+/// When a WebSocket session expires.
+#[derive(Debug)]
+pub(super) struct SessionExpiry {
+    /// [`UnixSeconds::MAX`]: never.
+    login: UnixSeconds,
+    /// Boxed, since few connections have one.
+    subscriptions: Option<Box<SubscriptionExpiries>>,
+}
+
+/// The subscriptions whose token expires.
+#[derive(Debug, Default)]
+struct SubscriptionExpiries(Vec<(ChannelId, UnixSeconds)>);
+
+impl Default for SessionExpiry {
+    /// Never.
+    fn default() -> Self {
+        Self { login: UnixSeconds::MAX, subscriptions: None }
+    }
+}
+
+impl SessionExpiry {
+    /// When the login expires.
+    pub(super) fn login(&self) -> Option<UnixSeconds> {
+        Some(self.login).filter(|at| *at != UnixSeconds::MAX)
+    }
+
+    pub(super) fn set_login(&mut self, expires_at: Option<UnixSeconds>) {
+        self.login = expires_at.unwrap_or(UnixSeconds::MAX);
+    }
+
+    /// Whether the login has expired, and the client did not present a new token in time.
+    pub(super) fn is_login_over(&self) -> bool {
+        self.login().is_some_and(|at| time_left_with_grace(at).is_zero())
+    }
+
+    /// Sets when the subscription to a channel expires.
+    pub(super) fn set_subscription(&mut self, channel: ChannelId, expires_at: Option<UnixSeconds>) {
+        self.remove_subscription(channel);
+        if let Some(at) = expires_at {
+            self.subscriptions.get_or_insert_default().0.push((channel, at));
+        }
+    }
+
+    /// The subscription to a channel ended.
+    pub(super) fn remove_subscription(&mut self, channel: ChannelId) {
+        let Some(expiries) = &mut self.subscriptions else { return };
+        expiries.0.retain(|(other, _)| *other != channel);
+        if expiries.0.is_empty() {
+            self.subscriptions = None;
+        }
+    }
+
+    /// The subscriptions that have expired, and whose clients did not present a new token in time.
+    pub(super) fn expired_subscriptions(&self) -> Vec<ChannelId> {
+        let expired = self.subscriptions().filter(|(_, at)| time_left_with_grace(*at).is_zero());
+        expired.map(|(channel, _)| channel).collect()
+    }
+
+    /// The time until the login or a subscription ends, unless the client presents a new token; `None`: nothing expires.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let expiries = self.login().into_iter().chain(self.subscriptions().map(|(_, at)| at));
+        expiries.min().map(time_left_with_grace)
+    }
+
+    fn subscriptions(&self) -> impl Iterator<Item = (ChannelId, UnixSeconds)> {
+        self.subscriptions.iter().flat_map(|expiries| expiries.0.iter().copied())
+    }
+}
+
+/// Seconds until `expires_at`, at least 1; `None` if it never expires.
+pub(super) fn time_to_live(expires_at: Option<UnixSeconds>) -> Option<u32> {
+    let left = time_left(expires_at?).as_secs().max(1);
     Some(u32::try_from(left).unwrap_or(u32::MAX))
 }
 
@@ -19,11 +89,46 @@ pub(super) fn time_left(expires_at: UnixSeconds) -> Duration {
 }
 
 /// The time until a WebSocket ends, in which its client can present another token.
-pub(super) fn time_left_with_grace(expires_at: UnixSeconds) -> Duration {
+fn time_left_with_grace(expires_at: UnixSeconds) -> Duration {
     time_left(expires_at.saturating_add(GRACE.as_secs()))
 }
 
 /// Whether a login has ended or expired, so that nothing new may begin with it.
 pub(super) fn is_over(identity: &Identity) -> bool {
     identity.has_ended() || identity.expires_at().is_some_and(|at| time_left_with_grace(at).is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_expires_alone() {
+        let now = unix_now();
+        let mut expiry = SessionExpiry::default();
+        assert_eq!(expiry.time_left(), None);
+        expiry.set_login(Some(now + 1000));
+        expiry.set_subscription(1, Some(now - 60));
+        expiry.set_subscription(2, Some(now + 60));
+        expiry.set_subscription(3, None);
+        assert_eq!(expiry.time_left(), Some(Duration::ZERO));
+        assert!(!expiry.is_login_over());
+        assert_eq!(expiry.expired_subscriptions(), [1]);
+        expiry.set_subscription(1, Some(now + 500));
+        assert!(expiry.expired_subscriptions().is_empty());
+        assert!(expiry.time_left().is_some_and(|left| (80..=85).contains(&left.as_secs())));
+        expiry.remove_subscription(1);
+        expiry.remove_subscription(2);
+        assert!(expiry.subscriptions.is_none(), "it holds no memory");
+        expiry.set_login(Some(now - 60));
+        assert!(expiry.is_login_over());
+    }
+
+    #[test]
+    fn the_grace_lets_a_client_present_a_new_token() {
+        let mut expiry = SessionExpiry::default();
+        expiry.set_login(Some(unix_now() - 5));
+        expiry.set_subscription(1, Some(unix_now() - 5));
+        assert!(!expiry.is_login_over() && expiry.expired_subscriptions().is_empty());
+    }
 }

@@ -3,7 +3,7 @@
 //! [`Framing`] is the only place that distinguishes the encodings. A new transport is a new variant of its encoding.
 
 use bytes::Bytes;
-use earshot_protocol::{Disconnect, Encoding, Reply};
+use earshot_protocol::{ChannelName, Encoding, Push, PushBody, Reply, ReplyBody, UnsubscribeCode};
 
 use super::{NewConnectionKind, sse, websocket_frames};
 use crate::metrics::{Cell, ShardCounters};
@@ -75,12 +75,18 @@ impl Framing {
     }
 
     /// What informs the client that the connection is closed.
-    pub(super) fn close(self, disconnect: Disconnect, retry_ms: u32) -> Bytes {
+    pub(super) fn close(self, code: u16, reason: &str, retry_ms: u32) -> Bytes {
         if self.is_event_stream() {
-            self.event(&sse::error(u32::from(disconnect.code()), disconnect.reason(), retry_ms))
+            self.event(&sse::error(u32::from(code), reason, retry_ms))
         } else {
-            websocket_frames::close_frame(Some(disconnect.code()), disconnect.reason())
+            websocket_frames::close_frame(Some(code), reason)
         }
+    }
+
+    /// What informs the client that a subscription ended; empty for an event stream.
+    pub(super) fn unsubscribe_push(self, channel: &ChannelName, code: UnsubscribeCode) -> Bytes {
+        let push = Push { channel: channel.to_string(), body: PushBody::Unsubscribe(code.into()) };
+        self.reply(&Reply { id: 0, body: ReplyBody::Push(push) })
     }
 
     /// What ends the body of a response, if the shard writes it.
@@ -135,7 +141,7 @@ mod tests {
     use super::*;
     use crate::auth::Identity;
     use crate::shard::Resume;
-    use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
+    use earshot_protocol::{Disconnect, Epoch, Payload, StreamPosition};
 
     fn publication() -> Publication {
         let position = StreamPosition { epoch: Epoch::from_u64(7), offset: 3 };
@@ -183,9 +189,9 @@ mod tests {
     #[test]
     fn closes_in_the_protocol_of_the_connection() {
         let (code, reason) = (Disconnect::Slow.code(), Disconnect::Slow.reason());
-        let frame = websocket(Encoding::Protobuf).close(Disconnect::Slow, 1);
+        let frame = websocket(Encoding::Protobuf).close(code, reason, 1);
         assert_eq!(frame, websocket_frames::close_frame(Some(code), reason));
-        let event = stream(true, false).close(Disconnect::Slow, 1);
+        let event = stream(true, false).close(code, reason, 1);
         assert_eq!(event, sse::error(u32::from(code), reason, 1));
     }
 }

@@ -19,6 +19,7 @@ impl Shard {
         match command {
             ShardCommand::Accept(connection) => self.insert(*connection),
             ShardCommand::EndLogins => self.end_logins(),
+            ShardCommand::CommandClients(commands) => self.command_clients(&commands),
             ShardCommand::Drain { window, close_timeout } => self.drain(window, close_timeout),
         }
     }

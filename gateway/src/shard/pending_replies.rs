@@ -44,6 +44,7 @@ pub(super) enum LoginPurpose {
     Connect(Box<ConnectRequest>),
     Refresh { token_bytes: usize },
     Subscribe(Box<SubscribeRequest>),
+    RefreshSubscription { channel: ChannelName, token_bytes: usize },
 }
 
 /// A request to the node.
@@ -177,6 +178,7 @@ impl LoginPurpose {
             Self::Connect(request) => connect_bytes(request),
             Self::Refresh { token_bytes } => *token_bytes,
             Self::Subscribe(request) => subscribe_bytes(request),
+            Self::RefreshSubscription { channel, token_bytes } => channel.as_str().len() + token_bytes,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::channels::ChannelId;
+use crate::auth::UnixSeconds;
 use crate::node::messages::{RecoverFrom, Recovery};
 use crate::node::publication::Publication;
 
@@ -13,6 +14,8 @@ pub(super) struct PendingSubscription {
     pub(super) channel: ChannelId,
     /// The position from which the client recovers.
     pub(super) since: Option<RecoverFrom>,
+    /// When the subscription expires, if its token says so.
+    pub(super) expires_at: Option<UnixSeconds>,
     /// Replay the newest publication.
     pub(super) last: bool,
     /// The number of the recovery request to the node.
@@ -25,7 +28,7 @@ pub(super) struct PendingSubscription {
 
 impl PendingSubscription {
     pub(super) fn new(channel: ChannelId, since: Option<RecoverFrom>, last: bool) -> Self {
-        Self { channel, since, last, request: None, recovery: None, rest: VecDeque::new() }
+        Self { channel, since, expires_at: None, last, request: None, recovery: None, rest: VecDeque::new() }
     }
 
     /// Whether it waits for a recovery.

@@ -14,13 +14,14 @@ use uuid::Uuid;
 use super::PENDING_REPLIES_MAX;
 use super::channels::ChannelId;
 use super::commands::{self, CommandClient, NodeReply, SessionContext};
+use super::expiry::SessionExpiry;
 use super::pending_replies::{AwaitedReply, PendingReplies, PendingReply};
 use super::pending_subscription::PendingSubscription;
 use super::session_action::{SessionAction, error};
 use super::subscription::Status;
 use super::websocket::FrameReader;
-use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds};
-use crate::login::{Credentials, LoginOutcome};
+use crate::auth::{ClientMeta, Denial, Identity};
+use crate::login::Credentials;
 use crate::node::namespace::ResolvedChannel;
 
 /// The session of a WebSocket client.
@@ -31,8 +32,8 @@ pub(super) struct Session {
     client_meta: Option<Box<ClientMeta>>,
     /// Who the client is.
     identity: Arc<Identity>,
-    /// When the first subscription with a token expires; [`UnixSeconds::MAX`]: never.
-    subscriptions_expire_at: UnixSeconds,
+    /// When the login and the subscriptions expire.
+    pub(super) expiry: SessionExpiry,
     /// The client id, once it has connected.
     client: Option<Uuid>,
     reader: FrameReader,
@@ -45,7 +46,7 @@ pub(super) struct Session {
     /// The number of the last reply that waits for the node.
     last_reply: u32,
     /// Channels of the connect command: the client cannot resubscribe to one of them by itself.
-    server_side: Vec<ChannelName>,
+    pub(super) server_side: Vec<ChannelName>,
 }
 
 impl Session {
@@ -58,7 +59,7 @@ impl Session {
             encoding,
             client_meta,
             identity,
-            subscriptions_expire_at: UnixSeconds::MAX,
+            expiry: SessionExpiry::default(),
             client: None,
             reader: FrameReader::default(),
             pong_due: false,
@@ -87,15 +88,6 @@ impl Session {
         self.paused
     }
 
-    /// Whether a channel was part of the connect command.
-    pub(super) fn is_server_side(&self, channel: &ChannelName) -> bool {
-        self.server_side.contains(channel)
-    }
-
-    pub(super) fn add_server_side(&mut self, channel: ChannelName) {
-        self.server_side.push(channel);
-    }
-
     /// The client id; nil before the connect command.
     pub(super) fn client(&self) -> Uuid {
         self.client.unwrap_or_default()
@@ -109,6 +101,7 @@ impl Session {
     /// The client has connected.
     pub(super) fn connect(&mut self, client: Uuid, identity: Arc<Identity>) {
         self.client = Some(client);
+        self.expiry.set_login(identity.expires_at());
         self.identity = identity;
         // Permissions no longer depend on the request; an idle connection must not hold it.
         self.client_meta = None;
@@ -147,15 +140,9 @@ impl Session {
         &self.identity
     }
 
-    /// When the connection must end unless its client presents another token; with the whole connection, a subscription
-    /// whose token has expired ends.
-    pub(super) fn expires_at(&self) -> Option<UnixSeconds> {
-        let login = self.identity.expires_at().unwrap_or(UnixSeconds::MAX);
-        Some(login.min(self.subscriptions_expire_at)).filter(|at| *at != UnixSeconds::MAX)
-    }
-
     /// The client presented a new token.
     pub(super) fn refresh(&mut self, identity: Arc<Identity>) {
+        self.expiry.set_login(identity.expires_at());
         self.identity = identity;
     }
 
@@ -258,9 +245,6 @@ impl Session {
             PendingReply::AwaitingNode { id, body: None, .. } => error(id, ErrorCode::Internal),
             PendingReply::AwaitingLogin { id, purpose, result, .. } => {
                 let result = result.unwrap_or(Err(Denial::LoginUnavailable));
-                if let Ok(LoginOutcome::Subscription { expires_at: Some(at) }) = &result {
-                    self.subscriptions_expire_at = self.subscriptions_expire_at.min(*at);
-                }
                 commands::finish(id, purpose, result, &self.identity, context)
             }
             // The client could not connect.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ClientInfo, Disconnect, ErrorCode, ReplyBody};
 
+use super::channels::ChannelId;
 use super::pending_replies::LoginPurpose;
 use super::pending_subscription::PendingSubscription;
-use crate::auth::{Denial, Identity};
+use crate::auth::{Denial, Identity, UnixSeconds};
 use crate::login::Credentials;
 use crate::node::messages::{HistoryQuery, RecoverFrom};
 use crate::node::namespace::ResolvedChannel;
@@ -31,6 +32,8 @@ pub(super) enum SessionAction {
     LogIn { id: u32, purpose: LoginPurpose, credentials: Credentials },
     /// The client presented a new token: it has another identity.
     Refresh { id: u32, identity: Arc<Identity> },
+    /// The client presented a new token for a subscription.
+    RefreshSubscription { id: u32, channel: ChannelId, expires_at: Option<UnixSeconds> },
     /// Schedule the next ping.
     SchedulePing,
     /// Connect the client (`Session::connect`) and add its subscriptions; log those that are denied.
@@ -67,6 +70,8 @@ pub(super) struct SubscribeParams {
     pub(super) channel: ResolvedChannel,
     /// The position from which the client recovers.
     pub(super) since: Option<RecoverFrom>,
+    /// When the subscription expires, if its token says so.
+    pub(super) expires_at: Option<UnixSeconds>,
 }
 
 /// The action that replies with an error.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{
-    ChannelName, ConnectResult, Disconnect, ErrorCode, Reply, ReplyBody, SubscribeResult,
+    ChannelName, ConnectResult, Disconnect, ErrorCode, Reply, ReplyBody, SubRefreshResult, SubscribeResult,
 };
 
 use super::channels::ChannelId;
@@ -91,6 +91,11 @@ impl SessionDriver<'_> {
             }
             SessionAction::DenyConnect { id, denial } => self.deny_connect(id, denial, in_place),
             SessionAction::Refresh { id, identity } => self.refresh(id, identity, in_place),
+            SessionAction::RefreshSubscription { id, channel, expires_at } => {
+                let ttl = self.context.set_subscription_expiry(channel, expires_at);
+                let result = SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or(0) };
+                self.reply(id, ReplyBody::SubRefresh(result), in_place);
+            }
             SessionAction::SchedulePing => {
                 let interval = self.context.limits().ping_interval;
                 self.context.set_timer_within_login(TimerKind::Ping, interval);
@@ -184,7 +189,7 @@ impl SessionDriver<'_> {
 
     /// Adds a subscription that waits for its reply.
     fn add_subscription(&mut self, params: SubscribeParams) -> Result<PendingSubscription, ErrorCode> {
-        let SubscribeParams { channel: resolved, since } = params;
+        let SubscribeParams { channel: resolved, since, expires_at } = params;
         let (name, replay_last) = (&resolved.name, resolved.rules.namespace.replay_last);
         let (connection, channels, limits) =
             self.context.state.split(self.context.id).ok_or(ErrorCode::Internal)?;
@@ -196,7 +201,7 @@ impl SessionDriver<'_> {
             return Err(ErrorCode::LimitExceeded);
         }
         let channel = self.context.subscribe(resolved)?;
-        Ok(PendingSubscription::new(channel, since, replay_last))
+        Ok(PendingSubscription { expires_at, ..PendingSubscription::new(channel, since, replay_last) })
     }
 
     /// Sends a request to the node, whose reply is the reply to a command.
@@ -291,6 +296,7 @@ impl SessionDriver<'_> {
         if self.context.connection().is_some_and(|connection| connection.is_login_over()) {
             return self.context.disconnect(Disconnect::ConnectionExpired);
         }
+        self.context.end_expired_subscriptions();
         let Some(connection) = self.context.connection() else { return };
         connection.wrote_since_timer = false;
         let Some(session) = connection.session() else { return };
@@ -322,11 +328,11 @@ impl SessionDriver<'_> {
             let name = self.context.state.channels().get(subscription.channel).name.clone();
             subs.push((name.to_string(), self.finish_subscribe(subscription)));
             if let Some(session) = self.session() {
-                session.add_server_side(name);
+                session.server_side.push(name);
             }
         }
         let Some(session) = self.session() else { return };
-        let ttl = expiry::time_to_live(session.identity());
+        let ttl = expiry::time_to_live(session.expiry.login());
         let result = ConnectResult {
             client: session.client().to_string(),
             version: VERSION.to_owned(),
@@ -362,6 +368,7 @@ impl SessionDriver<'_> {
     /// Starts the delivery to a subscription and returns the result of its subscribe command.
     fn finish_subscribe(&mut self, mut pending: PendingSubscription) -> SubscribeResult {
         self.context.state.subscriptions().start_delivery(self.context.id, &mut pending);
+        let ttl = self.context.set_subscription_expiry(pending.channel, pending.expires_at);
         let channel = self.context.state.channels().get(pending.channel);
         let has_history = channel.rules.has_history();
         let recovery = pending.recovery.unwrap_or(Recovery::empty(channel.position, false));
@@ -377,6 +384,8 @@ impl SessionDriver<'_> {
             publications: publications.iter().map(|publication| framing::to_protocol(publication)).collect(),
             recovered: recovered && has_history,
             was_recovering: pending.since.is_some(),
+            expires: ttl.is_some(),
+            ttl: ttl.unwrap_or(0),
             ..SubscribeResult::default()
         }
     }

@@ -12,7 +12,7 @@ use super::channels::{ChannelId, Channels};
 use super::pending_subscription::PendingSubscription;
 use super::timer_wheel::Tick;
 use super::{Resume, sse};
-use crate::auth::Identity;
+use crate::auth::{Identity, UnixSeconds};
 use crate::node::messages::{RecoverFrom, Recovery};
 use crate::node::publication::Publication;
 
@@ -47,6 +47,8 @@ pub(super) struct SseStream {
     max_age_at: Option<Tick>,
     /// Who the client is.
     identity: Arc<Identity>,
+    /// When its login expires; [`UnixSeconds::MAX`]: never.
+    expires_at: UnixSeconds,
 }
 
 impl SseStream {
@@ -58,6 +60,7 @@ impl SseStream {
             resume,
             positions: Vec::new(),
             max_age_at,
+            expires_at: identity.expires_at().unwrap_or(UnixSeconds::MAX),
             identity,
         }
     }
@@ -65,6 +68,16 @@ impl SseStream {
     /// Who the client is.
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// When the login of the client expires.
+    pub(super) fn expires_at(&self) -> Option<UnixSeconds> {
+        Some(self.expires_at).filter(|at| *at != UnixSeconds::MAX)
+    }
+
+    /// Sets when the login of the client expires.
+    pub(super) fn set_expiry(&mut self, expires_at: UnixSeconds) {
+        self.expires_at = expires_at;
     }
 
     /// Adds a channel, before the stream starts.

@@ -241,3 +241,29 @@ async fn commands_wait_for_the_login() {
     assert_eq!(socket.next().await["error"]["code"], 101);
     assert_eq!(http::fetch(gateway.address(), "/health").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_session_is_revoked_by_its_id() {
+    let redis = Redis::start().await;
+    let config = CONFIG;
+    let first = Gateway::settings().config(config).redis(&redis).start().await;
+    let second = Gateway::settings().config(config).redis(&redis).start().await;
+    log_in(&redis, FIRST.0, "42").await;
+    log_in(&redis, SECOND.0, "42").await;
+    let mut socket = Socket::connect(second.address(), FIRST.1).await;
+    let mut other = Socket::connect(second.address(), SECOND.1).await;
+    let response = first.api("revoke", r#"{"session":"custom.id-1"}"#).await;
+    assert_eq!(response.json(), json!({ "result": {} }));
+    assert_eq!(socket.raw.close().await.map(|(code, _)| code), Some(3005));
+    for gateway in [&first, &second] {
+        assert_eq!(status(gateway.address(), "/sse/user:42", &line(FIRST.1)).await, 401);
+        assert_eq!(status(gateway.address(), "/sse/user:42", &line(SECOND.1)).await, 200);
+    }
+    // The sessions of a user end once: those that still exist are logins again.
+    let response = first.api("revoke", r#"{"user":"42"}"#).await;
+    assert_eq!(response.json(), json!({ "result": {} }));
+    assert_eq!(other.raw.close().await.map(|(code, _)| code), Some(3005));
+    assert_eq!(status(second.address(), "/sse/user:42", &line(SECOND.1)).await, 200);
+    let stored = format!("{:?}", redis.run(&["HGETALL", "earshot:revocations"]).await);
+    assert!(!stored.contains("custom.id-1"), "{stored}");
+}

@@ -49,19 +49,31 @@ pub enum ApiMethod {
     History,
     /// Removes the history of a channel.
     HistoryRemove,
+    /// Closes connections.
+    Disconnect,
+    /// Ends subscriptions.
+    Unsubscribe,
+    /// Changes when logins expire.
+    Refresh,
+    /// Revokes logins.
+    Revoke,
     /// Explains a permission.
     Why,
 }
 
 impl ApiMethod {
     /// All methods.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Publish,
         Self::Broadcast,
         Self::Channels,
         Self::Info,
         Self::History,
         Self::HistoryRemove,
+        Self::Disconnect,
+        Self::Unsubscribe,
+        Self::Refresh,
+        Self::Revoke,
         Self::Why,
     ];
 
@@ -74,6 +86,10 @@ impl ApiMethod {
             Self::Info => ("info", Scope::Read, Reach::Node),
             Self::History => ("history", Scope::Read, Reach::Channels),
             Self::HistoryRemove => ("history_remove", Scope::Admin, Reach::Channels),
+            Self::Disconnect => ("disconnect", Scope::Admin, Reach::Node),
+            Self::Unsubscribe => ("unsubscribe", Scope::Admin, Reach::Node),
+            Self::Refresh => ("refresh", Scope::Admin, Reach::Node),
+            Self::Revoke => ("revoke", Scope::Admin, Reach::Node),
             Self::Why => ("why", Scope::Admin, Reach::Node),
         }
     }

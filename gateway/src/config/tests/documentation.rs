@@ -109,6 +109,7 @@ fn the_manual_has_the_defaults_and_ranges() {
         ("http", Http::table()),
         ("drain", DrainConfig::table()),
         ("redis.NAME", RedisTimes::table()),
+        ("revocation", RevocationTimes::table()),
     ];
     for (section, rows) in tables {
         let head = format!("## `[{section}]`");

@@ -157,9 +157,15 @@ fn an_instance_of_a_login_only_is_separate() {
     let config = load(&format!("{redis}{login}{NAMESPACE}redis = \"a\"\n")).unwrap();
     assert_eq!((names(&config.redis), names(&config.login_redis)), (texts(&["a"]), texts(&["b"])));
     assert_eq!(names(&config.unused_redis), ["c"]);
-    assert_eq!(config.warnings, ["redis `c` is unused: no namespace and no login uses it"]);
+    let unused = "redis `c` is unused: no namespace and no login uses it";
+    let unrevocable = "the API cannot revoke a login: no Redis instance is chosen: name one in [revocation]";
+    assert_eq!(config.warnings, [unused, unrevocable]);
+    // An instance of revocations is one of logins.
     let found = |name| config.redis_instance(name).map(|redis| redis.url.to_string());
     assert_eq!((found("a").is_some(), found("b").is_some(), found("c")), (true, true, None));
+    let revocation = "[revocation]\nredis = \"c\"\n";
+    let config = load(&format!("{redis}{revocation}{login}{NAMESPACE}redis = \"a\"\n")).unwrap();
+    assert_eq!((names(&config.login_redis), config.warnings.len()), (texts(&["b", "c"]), 0));
     // An instance of a namespace is not started twice.
     let config = load(&format!("{redis}{login}{NAMESPACE}redis = \"b\"\n")).unwrap();
     assert_eq!((names(&config.redis), config.login_redis.len()), (texts(&["b"]), 0));

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use earshot_protocol::{ConnectRequest, Disconnect, ErrorCode, SubscribeRequest};
+use earshot_protocol::{
+    ChannelName, ConnectRequest, Disconnect, ErrorCode, SubRefreshRequest, SubscribeRequest,
+};
 
 use super::{CommandClient, CommandError, Holds, SessionContext, check_subscribe, subscribe_to};
-use crate::auth::{Denial, Identity, token};
+use crate::auth::{Denial, Identity, UnixSeconds, token};
 use crate::login::{Credentials, LoginOutcome};
+use crate::shard::channels::ChannelId;
 use crate::shard::pending_replies::LoginPurpose;
-use crate::shard::session_action::{SessionAction, error};
+use crate::shard::session_action::{SessionAction, SubscribeParams, error};
+use crate::shard::subscription::Status;
 
 /// Executes the connect command.
 pub(super) fn connect(
@@ -43,19 +47,31 @@ pub(in crate::shard) fn finish(
         (LoginPurpose::Refresh { .. }, Ok(LoginOutcome::Identity(identity))) => {
             SessionAction::Refresh { id, identity }
         }
-        (LoginPurpose::Subscribe(_), _) if identity.has_ended() => {
+        (LoginPurpose::Subscribe(_) | LoginPurpose::RefreshSubscription { .. }, _)
+            if identity.has_ended() =>
+        {
             SessionAction::Disconnect(Disconnect::ConnectionExpired)
         }
-        (LoginPurpose::Subscribe(request), Ok(LoginOutcome::Subscription { .. })) => {
-            subscribe_with_token(id, &request, identity, context)
+        (LoginPurpose::Subscribe(request), Ok(LoginOutcome::Subscription { expires_at })) => {
+            subscribe_with_token(id, &request, expires_at, identity, context)
         }
+        (
+            LoginPurpose::RefreshSubscription { channel, .. },
+            Ok(LoginOutcome::Subscription { expires_at }),
+        ) => match subscribed_channel(&channel, context) {
+            Ok(channel) => SessionAction::RefreshSubscription { id, channel, expires_at },
+            Err(error) => error.action(id),
+        },
         // SDKs request another token only after a connect command.
-        (LoginPurpose::Refresh { .. }, Err(Denial::TokenExpired)) => {
+        (LoginPurpose::Refresh { .. }, Err(Denial::TokenExpired | Denial::Revoked)) => {
             SessionAction::Disconnect(Disconnect::ConnectionExpired)
         }
         // As Centrifugo, which closes the connection only for a connection token.
-        (LoginPurpose::Subscribe(_), Err(Denial::InvalidToken)) => error(id, ErrorCode::PermissionDenied),
-        (LoginPurpose::Subscribe(_), Err(denial)) => error(id, denial.into()),
+        (LoginPurpose::Subscribe(_) | LoginPurpose::RefreshSubscription { .. }, Err(denial)) => {
+            let code =
+                if denial == Denial::InvalidToken { ErrorCode::PermissionDenied } else { denial.into() };
+            error(id, code)
+        }
         (_, Err(denial)) => SessionAction::DenyConnect { id, denial },
         (_, Ok(_)) => error(id, ErrorCode::Internal),
     }
@@ -90,14 +106,45 @@ fn finish_login(
 fn subscribe_with_token(
     id: u32,
     request: &SubscribeRequest,
+    expires_at: Option<UnixSeconds>,
     identity: &Identity,
     context: &SessionContext<'_>,
 ) -> SessionAction {
     let holds = Holds { has_token: true, ..Holds::default() };
     match check_subscribe(&request.channel, request, None, identity, holds, context) {
-        Ok(params) => subscribe_to(id, params, request),
+        Ok(params) => subscribe_to(id, SubscribeParams { expires_at, ..params }, request),
         Err(error) => error.action(id),
     }
+}
+
+/// Requests the check of a new token for a subscription.
+pub(super) fn refresh_subscription(
+    id: u32,
+    request: SubRefreshRequest,
+    client: &CommandClient<'_>,
+    context: &SessionContext<'_>,
+) -> Result<SessionAction, CommandError> {
+    let channel = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+    if request.token.is_empty() {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    subscribed_channel(&channel, context)?;
+    let purpose =
+        LoginPurpose::RefreshSubscription { channel: channel.clone(), token_bytes: request.token.len() };
+    let credentials = Credentials::Subscription {
+        token: request.token,
+        channel,
+        user: client.identity.user().to_owned(),
+        client: client.id.to_string(),
+    };
+    Ok(SessionAction::LogIn { id, purpose, credentials })
+}
+
+/// The channel of a subscription whose reply was sent.
+fn subscribed_channel(name: &ChannelName, context: &SessionContext<'_>) -> Result<ChannelId, CommandError> {
+    let is_active = matches!(context.status(name), Some(Status::Recovering | Status::Joined(_)));
+    let channel = context.channel(name).filter(|_| is_active);
+    channel.ok_or_else(|| ErrorCode::PermissionDenied.into())
 }
 
 /// The token of `Authorization` in the headers that SDKs emulate, because browsers cannot set them; empty if there is

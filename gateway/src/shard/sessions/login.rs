@@ -32,7 +32,7 @@ impl SessionDriver<'_> {
     pub(super) fn deny_connect(&mut self, id: u32, denial: Denial, in_place: bool) {
         self.log_denial(denial, None);
         match denial {
-            Denial::TokenExpired | Denial::LoginUnavailable => {
+            Denial::TokenExpired | Denial::Revoked | Denial::LoginUnavailable => {
                 self.reply(id, ReplyBody::Error(ErrorCode::from(denial).into()), in_place);
             }
             denial => self.context.disconnect(denial.into()),
@@ -40,11 +40,12 @@ impl SessionDriver<'_> {
     }
 
     pub(super) fn refresh(&mut self, id: u32, identity: Arc<Identity>, in_place: bool) {
-        let ttl = expiry::time_to_live(&identity);
+        let ttl = expiry::time_to_live(identity.expires_at());
         let Some(session) = self.session() else { return };
         let current = session.identity();
         // Subscriptions were permitted by the earlier token. The client reconnects and subscribes with the new one.
-        if expiry::is_over(current) || expiry::is_over(&identity) || !current.is_equivalent(&identity) {
+        let is_over = current.has_ended() || session.expiry.is_login_over();
+        if is_over || expiry::is_over(&identity) || !current.is_equivalent(&identity) {
             return self.context.disconnect(Disconnect::ConnectionExpired);
         }
         session.refresh(identity);
@@ -54,6 +55,7 @@ impl SessionDriver<'_> {
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or(0),
         };
+        self.context.bring_timer_forward();
         self.reply(id, ReplyBody::Refresh(result), in_place);
     }
 }

@@ -17,16 +17,29 @@ impl ShardState {
     /// Closes a connection with a code and a reason for the client. If the client is slow, what is queued is
     /// discarded: the client recovers it after it reconnects.
     pub(in crate::shard) fn disconnect(&mut self, connection_id: ConnectionId, disconnect: Disconnect) {
-        let Some(connection) = self.connections().get(connection_id).filter(|c| c.is_open()) else { return };
-        let framing = connection.framing;
-        if disconnect == Disconnect::Slow {
+        if disconnect == Disconnect::Slow && self.connections().is_open(connection_id) {
             self.delivery.discard_unsent(connection_id);
         }
-        if let Some(place) = Disconnect::ALL.iter().position(|other| *other == disconnect) {
+        let reason = CloseReason::Disconnect(disconnect);
+        self.disconnect_with(connection_id, disconnect.code(), disconnect.reason(), reason);
+    }
+
+    /// Closes a connection with any code and text. A code that [`Disconnect`] lacks is counted as a forced one.
+    pub(in crate::shard) fn disconnect_with(
+        &mut self,
+        connection_id: ConnectionId,
+        code: u16,
+        text: &str,
+        reason: CloseReason,
+    ) {
+        let Some(connection) = self.connections().get(connection_id).filter(|c| c.is_open()) else { return };
+        let framing = connection.framing;
+        let place = |code| Disconnect::ALL.iter().position(|other| other.code() == code);
+        if let Some(place) = place(code).or_else(|| place(Disconnect::ForceDisconnect.code())) {
             self.counters.server_disconnects[place].add(1);
         }
-        let close = framing.close(disconnect, self.limits.retry_ms());
-        self.begin_close(connection_id, CloseReason::Disconnect(disconnect));
+        let close = framing.close(code, text, self.limits.retry_ms());
+        self.begin_close(connection_id, reason);
         self.delivery.enqueue_control(connection_id, close);
         if framing.is_event_stream() {
             self.end_stream(connection_id);

@@ -1,8 +1,6 @@
 //! Reports gaps to the subscribers of a channel.
 
-use earshot_protocol::{
-    ChannelName, Disconnect, Push, PushBody, Reply, ReplyBody, StreamPosition, UnsubscribeCode,
-};
+use earshot_protocol::{ChannelName, Disconnect, StreamPosition, UnsubscribeCode};
 
 use super::ShardState;
 use crate::broker::GapCause;
@@ -69,13 +67,11 @@ impl ShardState {
         while let Some((connection_id, name)) = self.subscriptions().next_resubscribe() {
             let Some(connection) = self.connection_mut(connection_id) else { continue };
             // The client cannot resubscribe to a channel of its connect command by itself.
-            if connection.session().is_some_and(|session| session.is_server_side(&name)) {
+            if connection.session().is_some_and(|session| session.server_side.contains(&name)) {
                 self.disconnect(connection_id, Disconnect::InsufficientState);
                 continue;
             }
-            let body = PushBody::Unsubscribe(UnsubscribeCode::InsufficientState.into());
-            let push = Push { channel: name.to_string(), body };
-            let frame = connection.framing.reply(&Reply { id: 0, body: ReplyBody::Push(push) });
+            let frame = connection.framing.unsubscribe_push(&name, UnsubscribeCode::InsufficientState);
             self.enqueue(connection_id, frame);
         }
     }

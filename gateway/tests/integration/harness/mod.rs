@@ -24,6 +24,7 @@ pub(crate) mod redis_server;
 pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod subscriber;
+pub(crate) mod token_client;
 pub(crate) mod ws;
 pub(crate) mod ws_frames;
 
