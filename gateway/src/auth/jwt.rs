@@ -6,8 +6,8 @@
 //! - A token is at most [`TOKEN_BYTES_MAX`] bytes. Its header must have an `alg` that is supported, no duplicate names
 //!   and no critical extensions. `jwk`, `jku`, `x5u` and `x5c` are ignored: only configured keys verify.
 //! - A key is bound to the algorithms of its type ([`VerificationKey`]). A public key is never an HMAC secret.
-//! - Supported: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA with Ed25519.
-//!   ES512 is not: `ring`, the one crypto provider of the gateway, has no P-521.
+//! - Supported: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA with
+//!   Ed25519.
 //! - The text of a token does not identify it: an ECDSA signature has a second valid form. `jti` does.
 
 mod algorithm;

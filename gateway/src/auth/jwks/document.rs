@@ -69,6 +69,7 @@ fn verification_key(jwk: &Jwk) -> Option<VerificationKey> {
         ("RSA", _) => VerificationKey::rsa(&number(&jwk.n)?, &number(&jwk.e)?),
         ("EC", Some("P-256")) => ec(Curve::P256, jwk),
         ("EC", Some("P-384")) => ec(Curve::P384, jwk),
+        ("EC", Some("P-521")) => ec(Curve::P521, jwk),
         ("OKP", Some("Ed25519")) => VerificationKey::ed25519(&number(&jwk.x)?),
         // `oct` is a shared secret, which is never published.
         _ => return None,

@@ -1,6 +1,6 @@
 //! Signature algorithms of tokens (RFC 7518, RFC 8037).
 
-/// An algorithm that the gateway verifies. `none` is not one of them, and neither is ES512: `ring` has no P-521.
+/// An algorithm that the gateway verifies. `none` is not one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -25,6 +25,8 @@ pub enum Algorithm {
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
     /// Ed25519.
     EdDsa,
 }
@@ -44,6 +46,7 @@ impl Algorithm {
             "PS512" => Self::Ps512,
             "ES256" => Self::Es256,
             "ES384" => Self::Es384,
+            "ES512" => Self::Es512,
             "EdDSA" | "Ed25519" => Self::EdDsa,
             _ => return None,
         })
@@ -63,6 +66,7 @@ impl Algorithm {
             Self::Ps512 => "PS512",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
         }
     }

@@ -80,9 +80,7 @@ pub enum KeyError {
     #[error("contains a certificate: give its public key (openssl x509 -in FILE -pubkey -noout)")]
     Certificate,
     /// The type of the key or its curve is not supported.
-    #[error(
-        "the key type is not supported: expected RSA, EC P-256 or P-384, or Ed25519 (ES512 is not supported)"
-    )]
+    #[error("the key type is not supported: expected RSA, EC P-256, P-384 or P-521, or Ed25519")]
     Unsupported,
     /// The encoding of the key is invalid.
     #[error("the encoding of the key is invalid")]

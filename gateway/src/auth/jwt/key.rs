@@ -24,6 +24,8 @@ pub enum Curve {
     P256,
     /// NIST P-384, for ES384.
     P384,
+    /// NIST P-521, for ES512.
+    P521,
 }
 
 impl Curve {
@@ -32,6 +34,7 @@ impl Curve {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,
+            Self::P521 => 66,
         }
     }
 }
@@ -143,12 +146,15 @@ impl VerificationKey {
 
     /// Whether the key verifies signatures of this algorithm.
     pub fn supports(&self, algorithm: Algorithm) -> bool {
-        use Algorithm::{EdDsa, Es256, Es384, Hs256, Hs384, Hs512, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
+        use Algorithm::{
+            EdDsa, Es256, Es384, Es512, Hs256, Hs384, Hs512, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512,
+        };
         let is_of_type = match &self.material {
             Material::Hmac(_) => matches!(algorithm, Hs256 | Hs384 | Hs512),
             Material::Rsa { .. } => matches!(algorithm, Rs256 | Rs384 | Rs512 | Ps256 | Ps384 | Ps512),
             Material::Ec { curve: Curve::P256, .. } => algorithm == Es256,
             Material::Ec { curve: Curve::P384, .. } => algorithm == Es384,
+            Material::Ec { curve: Curve::P521, .. } => algorithm == Es512,
             Material::Ed25519(_) => algorithm == EdDsa,
         };
         is_of_type && self.only.is_none_or(|only| only == algorithm)
@@ -178,6 +184,7 @@ impl VerificationKey {
                 let algorithm: &'static dyn VerificationAlgorithm = match curve {
                     Curve::P256 => &signature::ECDSA_P256_SHA256_FIXED,
                     Curve::P384 => &signature::ECDSA_P384_SHA384_FIXED,
+                    Curve::P521 => return verify_p521(point, message, signature),
                 };
                 UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
             }
@@ -185,6 +192,15 @@ impl VerificationKey {
                 UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature).is_ok()
             }
         }
+    }
+}
+
+fn verify_p521(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    use p521::ecdsa::signature::Verifier as _;
+    use p521::ecdsa::{Signature, VerifyingKey};
+    match (VerifyingKey::from_sec1_bytes(point), Signature::from_slice(signature)) {
+        (Ok(key), Ok(signature)) => key.verify(message, &signature).is_ok(),
+        _ => false,
     }
 }
 
@@ -212,6 +228,7 @@ impl fmt::Debug for VerificationKey {
             Material::Rsa { .. } => "RSA",
             Material::Ec { curve: Curve::P256, .. } => "P-256",
             Material::Ec { curve: Curve::P384, .. } => "P-384",
+            Material::Ec { curve: Curve::P521, .. } => "P-521",
             Material::Ed25519(_) => "Ed25519",
         };
         let mut shown = f.debug_struct("VerificationKey");

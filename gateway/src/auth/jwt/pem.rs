@@ -15,6 +15,9 @@ const P256: &[u8] = &[
 /// EC keys on P-384 (1.3.132.0.34).
 const P384: &[u8] =
     &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+/// EC keys on P-521 (1.3.132.0.35).
+const P521: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 /// Ed25519 keys (1.3.101.112).
 const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 
@@ -52,6 +55,7 @@ fn public_key(der: &[u8]) -> Result<VerificationKey, KeyError> {
         RSA => rsa(key),
         P256 => VerificationKey::ec(Curve::P256, key),
         P384 => VerificationKey::ec(Curve::P384, key),
+        P521 => VerificationKey::ec(Curve::P521, key),
         ED25519 => VerificationKey::ed25519(key),
         _ => Err(KeyError::Unsupported),
     }

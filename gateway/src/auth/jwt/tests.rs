@@ -43,7 +43,7 @@ fn error(verifier: &JwtVerifier, token: &str) -> Option<TokenError> {
 #[test]
 fn verifies_tokens_of_another_implementation() {
     let mut keys = KeySet::from_secrets([fixtures::SECRET]).unwrap();
-    let pem = [fixtures::RSA, fixtures::P256, fixtures::P384, fixtures::ED25519].concat();
+    let pem = [fixtures::RSA, fixtures::P256, fixtures::P384, fixtures::P521, fixtures::ED25519].concat();
     keys.append(KeySet::from_pem(pem.as_bytes()).unwrap());
     let verifier = JwtVerifier::new(JwtRules::default(), keys.clone()).unwrap();
     for (algorithm, token) in fixtures::TOKENS {
@@ -61,7 +61,6 @@ fn verifies_tokens_of_another_implementation() {
         });
         assert_eq!(verifying.count(), 1, "{algorithm}");
     }
-    assert_eq!(error(&verifier, fixtures::ES512), Some(TokenError::Algorithm("ES512".to_owned())));
 }
 
 #[test]
@@ -69,7 +68,7 @@ fn algorithm_names_are_those_of_the_header() {
     for (name, _) in fixtures::TOKENS {
         assert_eq!(Algorithm::parse(name).map(Algorithm::name), Some(name));
     }
-    for name in ["none", "None", "NONE", "", "hs256", "HS256 ", "ES512", "ES256K", "RSA-OAEP", "dir"] {
+    for name in ["none", "None", "NONE", "", "hs256", "HS256 ", "ES521", "ES256K", "RSA-OAEP", "dir"] {
         assert_eq!(Algorithm::parse(name), None, "{name}");
     }
 }
@@ -89,7 +88,7 @@ fn rejects_unusable_keys() {
     let pem = |text: &str| KeySet::from_pem(text.as_bytes()).err();
     assert_eq!(pem(""), Some(KeyError::NoPem));
     assert_eq!(pem(fixtures::SECRET), Some(KeyError::NoPem));
-    assert_eq!(pem(fixtures::P521), Some(KeyError::Unsupported));
+    assert_eq!(pem(&fixtures::P521.replace("BBAAj", "BBAAh")), Some(KeyError::Unsupported));
     assert_eq!(pem(fixtures::RSA_1024), Some(KeyError::RsaSize));
     assert_eq!(pem(&fixtures::RSA.replace("PUBLIC", "PRIVATE")), Some(KeyError::PrivateKey));
     assert_eq!(pem(&fixtures::RSA.replace("PUBLIC KEY", "CERTIFICATE")), Some(KeyError::Certificate));

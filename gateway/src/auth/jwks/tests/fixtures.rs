@@ -38,7 +38,7 @@ pub(super) const KEY_SET: &str = r#"{
 "use": "sig"}
 ]}"#;
 /// Tokens of user 42 by `https://id.example`, with the algorithm of each.
-pub(super) const TOKENS: [(&str, &str); 4] = [
+pub(super) const TOKENS: [(&str, &str); 5] = [
     (
         "RS256",
         "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImlzcyI6Imh0dHBzOi8vaWQuZXhhbXBsZSJ9.PGKzPLp5f-V_Efl4YaeQNNC1C6BWdQvFdJ12wEJ0C3NUuJcfzuYIKdWyRtVXoiPprYYUE6YHWAmV7XoYrASoBQ5pMtvl3X29v0pNRVvl_O_iCee6oEtNz2SGG_If_xhparlzn8YRdA7_D3Jb74rdc8fP8J5u11TVUqV4xJlmsYg_mFVZfunUzijiW-YNMbwYB3niDFnWJzfh5WRZvhvkXW9IEVcTJ86HyDrGlKF7Dg8M11WCPHUwMk3Et7PxkrCUKJB7MFLXDhlx6dSo3mSyqV-xt9YbarZB9IsioP7FxlDB-9d92MPuE2h9bZWAbwzpq8itupFcoqfJQR_7pt0NBA",
@@ -52,11 +52,13 @@ pub(super) const TOKENS: [(&str, &str); 4] = [
         "eyJhbGciOiJFUzM4NCIsImtpZCI6InAzODQiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImlzcyI6Imh0dHBzOi8vaWQuZXhhbXBsZSJ9.ARx-MkfUEzXpSghxUyR1FDQrWQV_u9PmQXd2nzx8-2zaGAXXsS_rfbwahHp6U7eHCmPU0cRAruZczN16vGjyO_-FC80dR88yOdZFn5TCd9yky8Ul04SLjCXMuAbqeSjB",
     ),
     (
+        "ES512",
+        "eyJhbGciOiJFUzUxMiIsImtpZCI6InA1MjEiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImlzcyI6Imh0dHBzOi8vaWQuZXhhbXBsZSJ9.AFDq--8f-U5XWdVCOqfGe3FvyTd0NPmBKroVM3vOhJJYY1f2XSKRFJ6E-lA75IniEEN_rs4BIY5YCo_3oHCvYcjUAYZHPvnlNKAbCh8Hm4SultL5LTEwnMKutqQH7IL2npi3XS0Rck7NAvBDeJobtHxLWBNyuiHrWP1se6RocU49YGGx",
+    ),
+    (
         "EdDSA",
         "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkIiwidHlwIjoiSldUIn0.eyJzdWIiOiI0MiIsImlzcyI6Imh0dHBzOi8vaWQuZXhhbXBsZSJ9.DA_ipQYmLrJjNODR-snLzwzWfjXTNNl_-3PCx9pjBDm3IXOHsKfOJ1e1z7-cE1N1mCFKAoslHu1EEvh7b-VaCA",
     ),
 ];
-/// A token of a key that is not supported.
-pub(super) const ES512: &str = "eyJhbGciOiJFUzUxMiIsImtpZCI6InA1MjEiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImlzcyI6Imh0dHBzOi8vaWQuZXhhbXBsZSJ9.AFDq--8f-U5XWdVCOqfGe3FvyTd0NPmBKroVM3vOhJJYY1f2XSKRFJ6E-lA75IniEEN_rs4BIY5YCo_3oHCvYcjUAYZHPvnlNKAbCh8Hm4SultL5LTEwnMKutqQH7IL2npi3XS0Rck7NAvBDeJobtHxLWBNyuiHrWP1se6RocU49YGGx";
 /// A token of the key `ed` that does not name it.
 pub(super) const NO_KEY_ID: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImlzcyI6Imh0dHBzOi8vaWQuZXhhbXBsZSJ9.v83S7gEbYGyfZvuwA-u0v6VSiOMjh6M054U_IKCgU_bAxUMvwrD6ubJtVq2PSLwrfcvS-k-e3jFYrufwirbmAQ";

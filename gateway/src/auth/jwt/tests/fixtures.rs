@@ -49,7 +49,7 @@ M0Q9NdJSznOBXdvV0mzKmRRr8FMD2fwDdTVsy1SdqvdGeH1TLsekg/feVhixX1Fm
 -----END PUBLIC KEY-----
 ";
 /// Algorithms, and a token of each: user 42, channel `a`. The key ids are those of the files that OpenSSL wrote.
-pub(super) const TOKENS: [(&str, &str); 12] = [
+pub(super) const TOKENS: [(&str, &str); 13] = [
     (
         "HS256",
         "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.mUIflFyPdK40D6t719BCicJFSFX26xbKQ9IA9yppkK4",
@@ -95,12 +95,14 @@ pub(super) const TOKENS: [(&str, &str); 12] = [
         "eyJhbGciOiJFUzM4NCIsImtpZCI6InAzODQiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.xcjL-vNVt3zgiu8KRV3JZ0jhRHnTsAPePyTcNv2Fg9vs5v44LY9WocBpl1y2N0G26jIIkPWg4jH1kcLktbkhjGSD8z-6z4V2R4A7XAtINSbI0x-Dnbfi5yLq4BnHLuSY",
     ),
     (
+        "ES512",
+        "eyJhbGciOiJFUzUxMiIsImtpZCI6InA1MjEiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.AScu9dNBSrc2VSfW_KGF1qctSvlXpekQuyC5jSY8iHjo9CVbZmmZ6CI3oKgORHeCubNRaMwSSNtv5oFXA_cfCdVeASy0vsHPKfeG409l5ARceYctSTbvOASwQkPDRLuqy2eQEJhuQhlgcTf0fhyq7j7X1WWlks6QVPfwtXVk2vpwpfUx",
+    ),
+    (
         "EdDSA",
         "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkIiwidHlwIjoiSldUIn0.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.U9_bS-j0nKTPE314hOjqcABBHs0IiLjeDmnEUApnJ8vGT1h8On49NamS7uhwKmSZu0Dn-xuwTtn2RHR5jTJRAw",
     ),
 ];
-/// A token of an algorithm that is not supported.
-pub(super) const ES512: &str = "eyJhbGciOiJFUzUxMiIsImtpZCI6InA1MjEiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.AScu9dNBSrc2VSfW_KGF1qctSvlXpekQuyC5jSY8iHjo9CVbZmmZ6CI3oKgORHeCubNRaMwSSNtv5oFXA_cfCdVeASy0vsHPKfeG409l5ARceYctSTbvOASwQkPDRLuqy2eQEJhuQhlgcTf0fhyq7j7X1WWlks6QVPfwtXVk2vpwpfUx";
 /// What `centrifugo gentoken` makes for user 42 at 1800000000, and without a user and an expiry; made with its library,
 /// cristalhq/jwt 5.4, and the secret of the tests.
 pub(super) const GENERATED: [&str; 2] = [
