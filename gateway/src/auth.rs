@@ -9,6 +9,7 @@
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests, and what each key permits.
+//! - [`cookie`]: finds cookies in a request.
 //! - [`jwt`]: verification of JSON Web Tokens; [`jwks`]: keys that an identity provider publishes.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`revocation`]: logins that no longer count, and commands to connected clients.
@@ -21,6 +22,7 @@ pub mod api_key;
 mod authorizer;
 mod client_meta;
 mod client_network;
+pub mod cookie;
 mod denial;
 mod denial_log;
 mod explanation;

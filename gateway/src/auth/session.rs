@@ -5,13 +5,12 @@
 //!
 //! - [`SessionKind`]: the libraries and frameworks, with their default settings.
 //! - [`Secrets`]: what verifies the signatures of cookies.
-//! - `cookie`, `signed`, `id`, `key`: from the `Cookie` header to the key.
+//! - `signed`, `id`, `key`: from the value of the cookie to the key.
 //! - `json`, `msgpack`, `pickle`, `php`, `java`: readers of data. They execute nothing, build no object, and are bounded
 //!   in size, depth and memory. `serialization` detects the format.
 //! - `compression`, `laravel`, `spring`, `hash`: what is around the data.
 
 mod compression;
-mod cookie;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -37,6 +36,7 @@ mod value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::cookie;
 use super::pointer::Pointer;
 use hash::Hash;
 use json::Json;
@@ -172,6 +172,13 @@ impl SessionFormat {
     /// The kind of the sessions.
     pub fn kind(&self) -> SessionKind {
         self.kind
+    }
+
+    /// Whether a request has a cookie that may name a session. Costs no cryptography.
+    ///
+    /// `cookies` are the values of the `Cookie` header fields.
+    pub fn has_cookie<'c>(&self, cookies: impl Iterator<Item = &'c [u8]>) -> bool {
+        cookie::values(cookies, &self.cookies).next().is_some()
     }
 
     /// The id of the session that the cookies of a request name: of the cookies of the configured name, the first whose

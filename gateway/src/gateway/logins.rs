@@ -44,7 +44,13 @@ pub(super) fn start(config: &Config, drain: &Drain) -> io::Result<Arc<Authentica
                     methods.push(AuthMethod::Session(Arc::clone(session), Arc::clone(store)));
                 }
             }
-            LoginMethod::Jwt(login) => methods.push(AuthMethod::Token(token_login(login, drain)?)),
+            LoginMethod::Jwt(login) => {
+                let tokens = token_login(login, drain)?;
+                methods.push(match &login.cookie {
+                    Some(name) => AuthMethod::TokenCookie(tokens, name.as_str().into()),
+                    None => AuthMethod::Token(tokens),
+                });
+            }
             LoginMethod::Anonymous => {}
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
+
 use super::identities::SessionReadResult;
 use super::{
     Credentials, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin, TokenLogin,
@@ -9,7 +11,7 @@ use super::{
 use crate::auth::jwt::TokenError;
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revocation::RevokedLogin;
-use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, token, unix_now};
+use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, cookie, token, unix_now};
 use crate::store::{KeyStore, StoreError};
 
 /// How often a session that changes while it is read is read again.
@@ -22,6 +24,8 @@ pub enum AuthMethod {
     Session(Arc<SessionLogin>, Arc<KeyStore>),
     /// With a token.
     Token(Arc<TokenLogin>),
+    /// With a token in a cookie of this name, besides the other places of tokens.
+    TokenCookie(Arc<TokenLogin>, Box<str>),
 }
 
 /// Determines the identity of clients. The methods are tried in order.
@@ -73,10 +77,11 @@ impl Authenticator {
         if !token.is_empty() || client.and_then(token::presented).is_some() {
             return if self.verifies_tokens() { None } else { Some(Err(Denial::Token)) };
         }
-        let has_cookies = client.is_some_and(|client| {
-            client.cookies().next().is_some() && self.origins.trusts_cookies(client.headers())
+        let has_cookie = client.is_some_and(|client| {
+            self.methods.iter().any(|method| method.finds_cookie(client))
+                && self.origins.trusts_cookies(client.headers())
         });
-        if has_cookies && self.sessions().next().is_some() {
+        if has_cookie {
             return None;
         }
         Some(Ok(Arc::clone(&self.guest)))
@@ -101,7 +106,7 @@ impl Authenticator {
         let Some(client) = client else { return Ok(Arc::clone(&self.guest)) };
         match token::presented(client) {
             Some(token) => self.verify_token(&token).await,
-            None if self.origins.trusts_cookies(client.headers()) => self.find_session(client).await,
+            None if self.origins.trusts_cookies(client.headers()) => self.log_in_by_cookie(client).await,
             None => Ok(Arc::clone(&self.guest)),
         }
     }
@@ -170,19 +175,49 @@ impl Authenticator {
         Err(denial)
     }
 
-    async fn find_session(&self, client: &ClientMeta) -> Result<Arc<Identity>, Denial> {
+    async fn log_in_by_cookie(&self, client: &ClientMeta) -> Result<Arc<Identity>, Denial> {
         let mut is_unavailable = false;
-        for (method, store) in self.sessions() {
-            match self.read_session(client, method, store).await {
+        for method in &self.methods {
+            let found = match method {
+                AuthMethod::Session(method, store) => {
+                    self.read_session(client, method, store).await.map_err(|error| {
+                        tracing::debug!(%error, "session cannot be read");
+                    })
+                }
+                AuthMethod::TokenCookie(method, name) => self.verify_token_cookie(client, method, name).await,
+                AuthMethod::Token(_) => Ok(None),
+            };
+            match found {
                 Ok(Some(identity)) => return Ok(identity),
                 Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "session cannot be read");
-                    is_unavailable = true;
-                }
+                Err(()) => is_unavailable = true,
             }
         }
         if is_unavailable { Err(Denial::LoginUnavailable) } else { Ok(Arc::clone(&self.guest)) }
+    }
+
+    /// The identity of a token in a cookie. `None` if there is none, or it is not valid: a stale cookie does not block
+    /// another method. The error: it cannot be verified now.
+    async fn verify_token_cookie(
+        &self,
+        client: &ClientMeta,
+        method: &TokenLogin,
+        name: &str,
+    ) -> Result<Option<Arc<Identity>>, ()> {
+        let values = client.cookies().map(HeaderValue::as_bytes);
+        for value in cookie::values(values, &[name.to_owned()]).filter_map(|(_, value)| cookie::decode(value))
+        {
+            match method.verify(&value, unix_now()).await {
+                Ok(login) => match self.check_revocation(self.identities.of_token(login)) {
+                    Ok(identity) => return Ok(Some(identity)),
+                    Err(Denial::LoginUnavailable) => return Err(()),
+                    Err(_) => {}
+                },
+                Err(error) if error.is_temporary() => return Err(()),
+                Err(error) => tracing::debug!(%error, "token in a cookie ignored"),
+            }
+        }
+        Ok(None)
     }
 
     async fn read_session(
@@ -211,13 +246,13 @@ impl Authenticator {
     fn sessions(&self) -> impl Iterator<Item = (&SessionLogin, &KeyStore)> {
         self.methods.iter().filter_map(|method| match method {
             AuthMethod::Session(method, store) => Some((&**method, &**store)),
-            AuthMethod::Token(_) => None,
+            AuthMethod::Token(_) | AuthMethod::TokenCookie(..) => None,
         })
     }
 
     fn tokens(&self) -> impl Iterator<Item = &TokenLogin> {
         self.methods.iter().filter_map(|method| match method {
-            AuthMethod::Token(method) => Some(&**method),
+            AuthMethod::Token(method) | AuthMethod::TokenCookie(method, _) => Some(&**method),
             AuthMethod::Session(..) => None,
         })
     }
@@ -253,6 +288,20 @@ impl Authenticator {
     /// The identities of connected clients.
     pub fn identities(&self) -> &Arc<Identities> {
         &self.identities
+    }
+}
+
+impl AuthMethod {
+    /// Whether a client has a cookie of this method.
+    fn finds_cookie(&self, client: &ClientMeta) -> bool {
+        match self {
+            Self::Session(method, _) => method.finds_cookie(client),
+            Self::TokenCookie(_, name) => {
+                let values = client.cookies().map(HeaderValue::as_bytes);
+                cookie::values(values, &[String::from(&**name)]).next().is_some()
+            }
+            Self::Token(_) => false,
+        }
     }
 }
 

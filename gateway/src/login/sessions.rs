@@ -36,6 +36,11 @@ impl SessionLogin {
         self.format.key_prefix()
     }
 
+    /// Whether a client has a cookie that may name a session.
+    pub(super) fn finds_cookie(&self, client: &ClientMeta) -> bool {
+        self.format.has_cookie(client.cookies().map(HeaderValue::as_bytes))
+    }
+
     /// The session that the cookies of a client name, if its signature and form are valid.
     pub(super) fn session_id(&self, client: &ClientMeta) -> Option<SessionId> {
         let cookies = client.cookies().map(HeaderValue::as_bytes);

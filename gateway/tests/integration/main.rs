@@ -77,6 +77,7 @@ mod stream_without_log;
 mod stream_without_log_lost;
 mod subscribe_race;
 mod subscribe_race_channels;
+mod token_cookie;
 mod token_expiry;
 mod trusted_proxies;
 mod websocket_recovery;

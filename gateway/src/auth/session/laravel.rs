@@ -104,7 +104,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::cookie;
+    use super::super::super::cookie;
     use super::super::fixtures::{
         self, LARAVEL_COOKIE, LARAVEL_COOKIE_GCM, LARAVEL_ENCRYPTED, LARAVEL_ENCRYPTED_GCM, LARAVEL_KEY,
         LARAVEL_PLAIN,

@@ -39,7 +39,7 @@ mod tests {
     use proptest::prelude::*;
     use ring::hmac;
 
-    use super::super::cookie;
+    use super::super::super::cookie;
     use super::super::kind::SessionKind;
     use super::*;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use earshot_redis_link::files;
 
+use crate::auth::cookie;
 use crate::auth::jwks::{JwksSettingsError, JwksUrl};
 use crate::auth::jwt::{JwtRules, JwtVerifier, KeySet};
 use crate::config::reader::Section;
@@ -33,6 +34,8 @@ pub struct JwtLoginConfig {
     pub public_key_files: Vec<PathBuf>,
     /// The URL of a published key set.
     pub jwks_url: Option<JwksUrl>,
+    /// The name of a cookie that may contain the token.
+    pub cookie: Option<String>,
 }
 
 impl JwtLoginConfig {
@@ -44,6 +47,7 @@ impl JwtLoginConfig {
             jwks_url: section
                 .text("jwks_url", |text| JwksUrl::parse(text, false).map_err(|error| error.to_string()))
                 .map(|found| found.value),
+            cookie: section.text("cookie", cookie_name).map(|found| found.value),
         };
         let has_key = SECRET_KEYS.are_set(section) || section.has("public_key_file");
         if !has_key && !section.has("jwks_url") {
@@ -97,6 +101,9 @@ impl JwtLoginConfig {
         show_texts("public_key_file", &paths, out);
         if let Some(url) = &self.jwks_url {
             out.text("jwks_url", &url.to_string());
+        }
+        if let Some(cookie) = &self.cookie {
+            out.text("cookie", cookie);
         }
         if let Some(issuer) = &self.rules.issuer {
             out.text("issuer", issuer);
@@ -159,6 +166,15 @@ fn read_public_key_files(section: &mut Section<'_>) -> Vec<PathBuf> {
 /// The public keys in a file.
 fn public_keys(path: &Path) -> Result<KeySet, String> {
     KeySet::from_pem(&files::read(path)?).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn cookie_name(text: &str) -> Result<String, String> {
+    if cookie::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("not the name of a cookie: expected letters, digits and the characters !#$%&'*+-.^_`|~"
+            .to_owned())
+    }
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

@@ -84,7 +84,7 @@ impl LoginKind {
             (Self::Session(kind), "hash") => kind == SessionKind::Plain,
             (Self::Session(kind), "user_key") => kind == SessionKind::Exists,
             (Self::Jwt, "fields" | "hmac_secret_file" | "hmac_secret" | "public_key_file") => true,
-            (Self::Jwt, "jwks_url" | "issuer" | "audience" | "user_claim" | "leeway") => true,
+            (Self::Jwt, "cookie" | "jwks_url" | "issuer" | "audience" | "user_claim" | "leeway") => true,
             _ => false,
         }
     }

@@ -30,8 +30,8 @@ const WRONG: &[(&str, &str)] = &[
         "7: login.user: does not apply to kind = \"exists\": remove it",
     ),
     (
-        "kind = \"jwt\"\nhmac_secret = \"s\"\ncookie = \"c\"",
-        "6: login.cookie: does not apply to kind = \"jwt\": remove it",
+        "kind = \"jwt\"\nhmac_secret = \"s\"\ncookie = \"a b\"",
+        "6: login.cookie: not the name of a cookie: expected letters, digits and the characters !#$%&'*+-.^_`|~",
     ),
     (
         "kind = \"anonymous\"\nredis = \"default\"",

@@ -13,7 +13,7 @@ const VALUE_BYTES_MAX: usize = 4096;
 ///
 /// `headers` are the values of the `Cookie` header fields, of which HTTP/2 sends several. Quotes around a value are
 /// removed.
-pub(super) fn values<'c, 'n>(
+pub fn values<'c, 'n>(
     headers: impl Iterator<Item = &'c [u8]>,
     names: &'n [String],
 ) -> impl Iterator<Item = (&'n str, &'c [u8])> {
@@ -32,12 +32,12 @@ fn unquoted(value: &[u8]) -> &[u8] {
 }
 
 /// A value as text, percent-decoded; `None` if it is not UTF-8.
-pub(super) fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
+pub fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
     percent_decode(value).decode_utf8().ok()
 }
 
 /// Whether a text can be the name of a cookie: a token of RFC 9110.
-pub(super) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_allowed)
 }
