@@ -59,7 +59,7 @@ pub use api_key::ApiKeyConfig;
 pub use history::Replay;
 pub use limits::Limits;
 pub use listen::Listen;
-pub use login::{JwtLoginConfig, LoginMethod, SessionLoginConfig};
+pub use login::{DeniedTokensConfig, JwtLoginConfig, LoginMethod, SessionLoginConfig};
 pub use namespace::NamespaceConfig;
 pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;

@@ -6,11 +6,13 @@
 //! - [`Authenticator`]: from what a client presents to its identity.
 //! - [`Credentials`], [`LoginOutcome`]: what a client presents later, and the result.
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
-//! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them.
+//! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them; [`TokenMethod`]: tokens and their list of denied ones.
 //! - [`Revocations`]: logins that no longer count, over all nodes.
+//! - [`DeniedTokens`]: tokens that an application denies by keys in a store.
 //! - [`FileBacked`]: a value from files with secrets or keys, loaded again when one of them changes.
 
 mod authenticator;
+mod denied_tokens;
 mod file_backed;
 mod identities;
 mod request;
@@ -18,7 +20,8 @@ mod revocations;
 mod sessions;
 mod tokens;
 
-pub use authenticator::{AuthMethod, Authenticator};
+pub use authenticator::{AuthMethod, Authenticator, TokenMethod};
+pub use denied_tokens::{DeniedKeys, DeniedTokens};
 pub use file_backed::FileBacked;
 pub use identities::{Identities, SessionEvents};
 pub use request::{Credentials, LoginOutcome};

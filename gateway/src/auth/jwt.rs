@@ -12,6 +12,7 @@
 
 mod algorithm;
 mod claims;
+mod denied_key;
 mod error;
 mod fields;
 mod jws;
@@ -32,6 +33,7 @@ use members::Members;
 
 pub use algorithm::Algorithm;
 pub use claims::{ConnectionClaims, SubscriptionClaims, SubscriptionOptions};
+pub use denied_key::DeniedKeyTemplate;
 pub use error::{KeyError, TokenError};
 pub use jws::TOKEN_BYTES_MAX;
 pub use key::{Curve, VerificationKey};

@@ -85,7 +85,8 @@ fn describe(namespace: &NamespaceConfig) -> String {
 }
 
 fn describe_login(login: &LoginMethod) -> String {
-    let redis = login.redis().map_or(String::new(), |name| format!(": sessions in redis {name}"));
+    let content = if matches!(login, LoginMethod::Jwt(_)) { "denied tokens" } else { "sessions" };
+    let redis = login.redis().map_or(String::new(), |name| format!(": {content} in redis {name}"));
     format!("login      {}{redis}", login.kind())
 }
 

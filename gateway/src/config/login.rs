@@ -4,6 +4,7 @@
 //!
 //! - `kind`: the kinds and their keys
 //! - `session`: logins by a session in Redis; `jwt`: logins by a token
+//! - `instance`: the Redis instance that a login reads
 //! - `fields`: the fields of an identity
 
 use std::collections::BTreeSet;
@@ -16,11 +17,12 @@ use fields::Field;
 use kind::LoginKind;
 
 mod fields;
+mod instance;
 mod jwt;
 mod kind;
 mod session;
 
-pub use jwt::JwtLoginConfig;
+pub use jwt::{DeniedTokensConfig, JwtLoginConfig};
 pub use session::SessionLoginConfig;
 
 #[cfg(test)]
@@ -69,11 +71,12 @@ impl LoginMethod {
         .as_str()
     }
 
-    /// The name of the Redis instance of its sessions.
+    /// The name of the Redis instance of its sessions or denied tokens.
     pub fn redis(&self) -> Option<&str> {
         match self {
             Self::Session(login) => Some(&login.redis),
-            Self::Jwt(_) | Self::Anonymous => None,
+            Self::Jwt(login) => login.denied.as_ref().map(|denied| denied.redis.as_str()),
+            Self::Anonymous => None,
         }
     }
 
@@ -120,7 +123,7 @@ fn read<'d>(mut section: Section<'d>, instances: &[RedisInstance]) -> (Option<Lo
         LoginKind::Session(kind) => {
             LoginMethod::Session(SessionLoginConfig::read(&mut section, kind, &fields, instances))
         }
-        LoginKind::Jwt => LoginMethod::Jwt(JwtLoginConfig::read(&mut section, &fields)),
+        LoginKind::Jwt => LoginMethod::Jwt(JwtLoginConfig::read(&mut section, &fields, instances)),
         LoginKind::Anonymous => LoginMethod::Anonymous,
     });
     section.finish();

@@ -13,7 +13,8 @@ use crate::auth::session::Secrets;
 use crate::config::{Config, JwtLoginConfig, LoginMethod, RedisInstance, SessionLoginConfig};
 use crate::drain::Drain;
 use crate::login::{
-    AuthMethod, Authenticator, FileBacked, Identities, Revocations, SessionEvents, SessionLogin, TokenLogin,
+    AuthMethod, Authenticator, DeniedKeys, DeniedTokens, FileBacked, Identities, Revocations, SessionEvents,
+    SessionLogin, TokenLogin, TokenMethod,
 };
 use crate::shard::Shards;
 use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
@@ -31,25 +32,31 @@ pub(super) fn start(config: &Config, drain: &Drain) -> io::Result<Arc<Authentica
     let revocations =
         Revocations::new(config.revocation.settings(config.limits.revocations), Arc::clone(&identities));
     let stores = stores(config, &sessions, &identities, &revocations, drain);
-    if let Some((_, store)) = stores.iter().find(|(name, _)| Some(*name) == config.revocation.redis()) {
-        revocations.share(store, drain);
+    if let Some(found) = stores.iter().find(|store| Some(store.name) == config.revocation.redis()) {
+        revocations.share(&found.store, drain);
     }
     let mut methods = Vec::new();
     for (index, login) in config.logins.iter().enumerate() {
         match login {
             LoginMethod::Session(login) => {
                 let session = sessions.iter().find(|(_, session)| session.index() == index);
-                let store = stores.iter().find(|(name, _)| *name == login.redis);
-                if let (Some((_, session)), Some((_, store))) = (session, store) {
-                    methods.push(AuthMethod::Session(Arc::clone(session), Arc::clone(store)));
+                let found = stores.iter().find(|store| store.name == login.redis);
+                if let (Some((_, session)), Some(found)) = (session, found) {
+                    methods.push(AuthMethod::Session(Arc::clone(session), Arc::clone(&found.store)));
                 }
             }
             LoginMethod::Jwt(login) => {
-                let tokens = token_login(login, drain)?;
-                methods.push(match &login.cookie {
-                    Some(name) => AuthMethod::TokenCookie(tokens, name.as_str().into()),
-                    None => AuthMethod::Token(tokens),
+                let denied = login.denied.as_ref().and_then(|denied| {
+                    let store = stores.iter().find(|store| store.name == denied.redis)?;
+                    let keys = Arc::clone(&store.denied_keys);
+                    Some(DeniedTokens::new(denied.key.clone(), Arc::clone(&store.store), keys))
                 });
+                let cookie = login.cookie.as_deref().map(Box::from);
+                methods.push(AuthMethod::Token(TokenMethod {
+                    login: token_login(login, drain)?,
+                    cookie,
+                    denied,
+                }));
             }
             LoginMethod::Anonymous => {}
         }
@@ -104,42 +111,65 @@ fn session_secrets(login: &SessionLoginConfig, drain: &Drain) -> io::Result<Arc<
     Ok(secrets)
 }
 
-/// One store for each Redis instance that holds sessions or revocations.
+/// The store of a Redis instance.
+struct LoginStore<'c> {
+    /// The name of the instance.
+    name: &'c str,
+    store: Arc<KeyStore>,
+    denied_keys: Arc<DeniedKeys>,
+}
+
+/// One store for each Redis instance that holds sessions, revocations or denied tokens.
 fn stores<'c>(
     config: &'c Config,
     sessions: &[(&'c str, Arc<SessionLogin>)],
     identities: &Arc<Identities>,
     revocations: &Arc<Revocations>,
     drain: &Drain,
-) -> Vec<(&'c str, Arc<KeyStore>)> {
+) -> Vec<LoginStore<'c>> {
     let mut stores = Vec::new();
     for instance in config.connected_redis() {
         let own = sessions.iter().filter(|(redis, _)| *redis == instance.name);
         let methods: Vec<Arc<SessionLogin>> = own.map(|(_, session)| Arc::clone(session)).collect();
         let own_revocations =
             (config.revocation.redis() == Some(&instance.name)).then(|| Arc::clone(revocations));
-        if methods.is_empty() && own_revocations.is_none() {
+        let denied: Vec<&str> =
+            config.logins.iter().filter_map(|login| denied_prefix(login, instance)).collect();
+        if methods.is_empty() && own_revocations.is_none() && denied.is_empty() {
             continue;
         }
         let sessions = methods.iter().map(|method| method.key_prefix());
         let prefixes = sessions.chain(own_revocations.as_ref().map(|revocations| revocations.key()));
+        let prefixes = prefixes.chain(denied);
         let settings = store_settings(config, instance, prefixes);
         let sessions = SessionEvents::new(Arc::clone(identities), methods);
-        let events = LoginEvents { sessions, revocations: own_revocations };
-        stores.push((instance.name.as_str(), KeyStore::start(settings, drain, Arc::new(events))));
+        let denied_keys = DeniedKeys::new(Arc::clone(identities));
+        let events =
+            LoginEvents { sessions, revocations: own_revocations, denied_keys: Arc::clone(&denied_keys) };
+        let store = KeyStore::start(settings, drain, Arc::new(events));
+        stores.push(LoginStore { name: &instance.name, store, denied_keys });
     }
     stores
+}
+
+/// What the keys of tokens start with that a login denies, if they are in this instance.
+fn denied_prefix<'c>(login: &'c LoginMethod, instance: &RedisInstance) -> Option<&'c str> {
+    let LoginMethod::Jwt(login) = login else { return None };
+    let denied = login.denied.as_ref().filter(|denied| denied.redis == instance.name)?;
+    Some(denied.key.prefix())
 }
 
 /// Receives the changes of all watched keys of one store.
 struct LoginEvents {
     sessions: SessionEvents,
     revocations: Option<Arc<Revocations>>,
+    denied_keys: Arc<DeniedKeys>,
 }
 
 impl KeyEvents for LoginEvents {
     fn on_change(&self, key: &[u8], value: Option<&KeyValue>) {
         self.sessions.on_change(key, value);
+        self.denied_keys.on_change(key, value);
         if let Some(revocations) = &self.revocations {
             revocations.on_change(key, value);
         }

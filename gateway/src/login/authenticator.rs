@@ -6,8 +6,10 @@ use axum::http::HeaderValue;
 
 use super::identities::SessionReadResult;
 use super::{
-    Credentials, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin, TokenLogin,
+    Credentials, DeniedTokens, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin,
+    TokenLogin,
 };
+use crate::auth::identity::LoginResult;
 use crate::auth::jwt::TokenError;
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revocation::RevokedLogin;
@@ -23,9 +25,18 @@ pub enum AuthMethod {
     /// With a session in this store.
     Session(Arc<SessionLogin>, Arc<KeyStore>),
     /// With a token.
-    Token(Arc<TokenLogin>),
-    /// With a token in a cookie of this name, besides the other places of tokens.
-    TokenCookie(Arc<TokenLogin>, Box<str>),
+    Token(TokenMethod),
+}
+
+/// How clients log in with a token.
+#[derive(Clone, Debug)]
+pub struct TokenMethod {
+    /// Verifies tokens.
+    pub login: Arc<TokenLogin>,
+    /// The name of a cookie that may contain the token, besides the other places of tokens.
+    pub cookie: Option<Box<str>>,
+    /// The list of denied tokens.
+    pub denied: Option<DeniedTokens>,
 }
 
 /// Determines the identity of clients. The methods are tried in order.
@@ -143,13 +154,26 @@ impl Authenticator {
     async fn verify_token(&self, token: &str) -> Result<Arc<Identity>, Denial> {
         let mut denial = Denial::Token;
         for method in self.tokens() {
-            match method.verify(token, unix_now()).await {
-                // The identity exists before the check, so that a revocation after the check ends it.
-                Ok(login) => return self.check_revocation(self.identities.of_token(login)),
+            match method.login.verify(token, unix_now()).await {
+                Ok(login) => return self.log_in_by_token(method, login).await,
                 Err(error) => denial = combine(denial, &error),
             }
         }
         Err(denial)
+    }
+
+    /// The identity of a verified token, unless it is denied or revoked.
+    async fn log_in_by_token(
+        &self,
+        method: &TokenMethod,
+        login: LoginResult,
+    ) -> Result<Arc<Identity>, Denial> {
+        // The identity exists before the check, so that a revocation after the check ends it.
+        let identity = match &method.denied {
+            Some(denied) => denied.log_in(&self.identities, login).await?,
+            None => self.identities.of_token(login, None),
+        };
+        permit(self.revocations.is_revoked(&identity)).map(|()| identity)
     }
 
     /// Verifies a subscription token of a client for a channel.
@@ -162,12 +186,16 @@ impl Authenticator {
     ) -> Result<Option<UnixSeconds>, Denial> {
         let mut denial = Denial::Token;
         for method in self.tokens() {
-            let claims = method.verify_subscription(token, unix_now()).await;
+            let claims = method.login.verify_subscription(token, unix_now()).await;
             match claims.and_then(|claims| claims.check(channel, user, client).map(|()| claims)) {
                 Ok(claims) => {
                     let (id, issued_at) = (claims.token_id.as_deref(), claims.issued_at);
                     let revoked = self.revocations.is_token_revoked(&claims.user, id, issued_at);
-                    return permit(revoked).map(|()| claims.expires_at);
+                    permit(revoked)?;
+                    if let Some(denied) = &method.denied {
+                        denied.check_subscription(&claims.user, id).await?;
+                    }
+                    return Ok(claims.expires_at);
                 }
                 Err(error) => denial = combine(denial, &error),
             }
@@ -184,8 +212,7 @@ impl Authenticator {
                         tracing::debug!(%error, "session cannot be read");
                     })
                 }
-                AuthMethod::TokenCookie(method, name) => self.verify_token_cookie(client, method, name).await,
-                AuthMethod::Token(_) => Ok(None),
+                AuthMethod::Token(method) => self.verify_token_cookie(client, method).await,
             };
             match found {
                 Ok(Some(identity)) => return Ok(identity),
@@ -201,14 +228,14 @@ impl Authenticator {
     async fn verify_token_cookie(
         &self,
         client: &ClientMeta,
-        method: &TokenLogin,
-        name: &str,
+        method: &TokenMethod,
     ) -> Result<Option<Arc<Identity>>, ()> {
+        let Some(name) = method.cookie.as_deref() else { return Ok(None) };
         let values = client.cookies().map(HeaderValue::as_bytes);
         for value in cookie::values(values, &[name.to_owned()]).filter_map(|(_, value)| cookie::decode(value))
         {
-            match method.verify(&value, unix_now()).await {
-                Ok(login) => match self.check_revocation(self.identities.of_token(login)) {
+            match method.login.verify(&value, unix_now()).await {
+                Ok(login) => match self.log_in_by_token(method, login).await {
                     Ok(identity) => return Ok(Some(identity)),
                     Err(Denial::LoginUnavailable) => return Err(()),
                     Err(_) => {}
@@ -246,20 +273,21 @@ impl Authenticator {
     fn sessions(&self) -> impl Iterator<Item = (&SessionLogin, &KeyStore)> {
         self.methods.iter().filter_map(|method| match method {
             AuthMethod::Session(method, store) => Some((&**method, &**store)),
-            AuthMethod::Token(_) | AuthMethod::TokenCookie(..) => None,
+            AuthMethod::Token(_) => None,
         })
     }
 
-    fn tokens(&self) -> impl Iterator<Item = &TokenLogin> {
+    fn tokens(&self) -> impl Iterator<Item = &TokenMethod> {
         self.methods.iter().filter_map(|method| match method {
-            AuthMethod::Token(method) | AuthMethod::TokenCookie(method, _) => Some(&**method),
+            AuthMethod::Token(method) => Some(method),
             AuthMethod::Session(..) => None,
         })
     }
 
-    /// The stores of sessions and revocations, each once.
+    /// The stores of sessions, revocations and denied tokens, each once.
     pub fn stores(&self) -> Vec<&KeyStore> {
         let mut stores: Vec<&KeyStore> = self.sessions().map(|(_, store)| store).collect();
+        stores.extend(self.tokens().filter_map(|method| method.denied.as_ref()).map(DeniedTokens::store));
         stores.extend(self.revocations.store());
         stores.sort_by_key(|store| store.name());
         stores.dedup_by_key(|store| store.name());
@@ -281,10 +309,6 @@ impl Authenticator {
         keys.map(|key| RevokedLogin::session(&key)).collect()
     }
 
-    fn check_revocation(&self, identity: Arc<Identity>) -> Result<Arc<Identity>, Denial> {
-        permit(self.revocations.is_revoked(&identity)).map(|()| identity)
-    }
-
     /// The identities of connected clients.
     pub fn identities(&self) -> &Arc<Identities> {
         &self.identities
@@ -296,7 +320,7 @@ impl AuthMethod {
     fn finds_cookie(&self, client: &ClientMeta) -> bool {
         match self {
             Self::Session(method, _) => method.finds_cookie(client),
-            Self::TokenCookie(_, name) => {
+            Self::Token(TokenMethod { cookie: Some(name), .. }) => {
                 let values = client.cookies().map(HeaderValue::as_bytes);
                 cookie::values(values, &[String::from(&**name)]).next().is_some()
             }

@@ -64,6 +64,7 @@ struct EntryLease {
     identities: Weak<Identities>,
     key: LoginKey,
     _watch: Option<WatchGuard>,
+    _lease: Option<Box<dyn Lease>>,
 }
 
 /// The key of a session is a secret.
@@ -87,10 +88,11 @@ impl Identities {
         SessionRead { identities: Arc::clone(self), key, changes }
     }
 
-    /// The identity of a token.
-    pub fn of_token(self: &Arc<Self>, login: LoginResult) -> Arc<Identity> {
+    /// The identity of a token; `lease` is dropped with it.
+    pub fn of_token(self: &Arc<Self>, login: LoginResult, lease: Option<Box<dyn Lease>>) -> Arc<Identity> {
         let key = LoginKey::Token(self.last_token.fetch_add(1, Ordering::Relaxed));
-        let lease = EntryLease { identities: Arc::downgrade(self), key: key.clone(), _watch: None };
+        let lease =
+            EntryLease { identities: Arc::downgrade(self), key: key.clone(), _watch: None, _lease: lease };
         let identity = Arc::new(Identity::leased(login, Box::new(lease)));
         self.logins.entry(key).or_default().identity = Arc::downgrade(&identity);
         identity
@@ -108,6 +110,12 @@ impl Identities {
             identity.end();
             self.ended.notify_one();
         }
+    }
+
+    /// Ends an identity.
+    pub(super) fn end(&self, identity: &Identity) {
+        identity.end();
+        self.ended.notify_one();
     }
 
     /// Ends the identities that satisfy a condition, and returns their number.
@@ -155,8 +163,12 @@ impl SessionRead {
             identity.end();
             identities.ended.notify_one();
         }
-        let lease =
-            EntryLease { identities: Arc::downgrade(identities), key: self.key.clone(), _watch: Some(watch) };
+        let lease = EntryLease {
+            identities: Arc::downgrade(identities),
+            key: self.key.clone(),
+            _watch: Some(watch),
+            _lease: None,
+        };
         let identity = Arc::new(Identity::leased(login, Box::new(lease)));
         entry.identity = Arc::downgrade(&identity);
         SessionReadResult::Identity(identity)

@@ -37,6 +37,7 @@ mod cluster_sharded;
 mod compatibility;
 mod cors;
 mod demoted_primary;
+mod denied_tokens;
 mod drill;
 mod event_streams;
 mod fanout;

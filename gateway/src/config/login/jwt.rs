@@ -9,13 +9,15 @@ use earshot_redis_link::files;
 
 use crate::auth::cookie;
 use crate::auth::jwks::{JwksSettingsError, JwksUrl};
-use crate::auth::jwt::{JwtRules, JwtVerifier, KeySet};
+use crate::auth::jwt::{DeniedKeyTemplate, JwtRules, JwtVerifier, KeySet};
 use crate::config::reader::Section;
 use crate::config::reader::setting::{self, DurationKind, SettingKind as _};
 use crate::config::reader::toml_writer::TomlWriter;
 use crate::config::secret_source::{SecretKeys, SecretSource};
 
+use super::super::redis::RedisInstance;
 use super::fields::{self, Field};
+use super::instance;
 
 /// The keys of the HMAC secrets.
 const SECRET_KEYS: SecretKeys = SecretKeys { inline: "hmac_secret", file: "hmac_secret_file" };
@@ -36,10 +38,39 @@ pub struct JwtLoginConfig {
     pub jwks_url: Option<JwksUrl>,
     /// The name of a cookie that may contain the token.
     pub cookie: Option<String>,
+    /// The list of denied tokens.
+    pub denied: Option<DeniedTokensConfig>,
+}
+
+/// A list of denied tokens that an application keeps.
+#[derive(Clone, Debug)]
+pub struct DeniedTokensConfig {
+    /// The key of a denied token.
+    pub key: DeniedKeyTemplate,
+    /// The name of the Redis instance that holds the keys.
+    pub redis: String,
+}
+
+impl DeniedTokensConfig {
+    fn read(section: &mut Section<'_>, instances: &[RedisInstance]) -> Option<Self> {
+        let key = section.text("denied_key", DeniedKeyTemplate::parse);
+        if !section.has("denied_key") {
+            // The key becomes a known one.
+            if let Some(found) = section.value("redis") {
+                section.error(
+                    &found.location,
+                    "without `denied_key`, tokens are not read from Redis: remove it",
+                );
+            }
+            return None;
+        }
+        let redis = instance::read(section, instances, "denied tokens")?;
+        Some(Self { key: key?.value, redis })
+    }
 }
 
 impl JwtLoginConfig {
-    pub(super) fn read(section: &mut Section<'_>, fields: &[Field<'_>]) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, fields: &[Field<'_>], instances: &[RedisInstance]) -> Self {
         let login = Self {
             rules: read_rules(section, fields),
             hmac: SecretSource::read(section, SECRET_KEYS),
@@ -48,6 +79,7 @@ impl JwtLoginConfig {
                 .text("jwks_url", |text| JwksUrl::parse(text, false).map_err(|error| error.to_string()))
                 .map(|found| found.value),
             cookie: section.text("cookie", cookie_name).map(|found| found.value),
+            denied: DeniedTokensConfig::read(section, instances),
         };
         let has_key = SECRET_KEYS.are_set(section) || section.has("public_key_file");
         if !has_key && !section.has("jwks_url") {
@@ -110,6 +142,10 @@ impl JwtLoginConfig {
         }
         show_texts("audience", &self.rules.audiences, out);
         out.text("user_claim", &self.rules.user_claim);
+        if let Some(denied) = &self.denied {
+            out.text("denied_key", &denied.key.to_string());
+            out.text("redis", &denied.redis);
+        }
         fields::show(&self.rules.fields, out);
         out.line("leeway", &DurationKind::format(&Duration::from_secs(self.rules.leeway)));
     }

@@ -25,7 +25,7 @@ pub(super) enum LoginKind {
 }
 
 /// Every key besides `kind`.
-pub(in crate::config) const KEYS: [&str; 17] = [
+pub(in crate::config) const KEYS: [&str; 18] = [
     "cookie",
     "secret_file",
     "secret",
@@ -43,6 +43,7 @@ pub(in crate::config) const KEYS: [&str; 17] = [
     "audience",
     "user_claim",
     "leeway",
+    "denied_key",
 ];
 
 impl LoginKind {
@@ -85,6 +86,7 @@ impl LoginKind {
             (Self::Session(kind), "user_key") => kind == SessionKind::Exists,
             (Self::Jwt, "fields" | "hmac_secret_file" | "hmac_secret" | "public_key_file") => true,
             (Self::Jwt, "cookie" | "jwks_url" | "issuer" | "audience" | "user_claim" | "leeway") => true,
+            (Self::Jwt, "denied_key" | "redis") => true,
             _ => false,
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! Owns the keys of these logins. Must never read a session.
 
-use super::super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, Servers};
+use super::super::redis::RedisInstance;
 use crate::auth::session::{Secrets, SessionFormat, SessionFormatError, SessionKind, SessionSettings};
 use crate::config::reader::Section;
 use crate::config::reader::toml_writer::TomlWriter;
 use crate::config::secret_source::{SecretKeys, SecretSource};
 
 use super::fields::{self, Field};
+use super::instance;
 
 /// The keys of the secrets that sign cookies.
 const SECRET_KEYS: SecretKeys = SecretKeys { inline: "secret", file: "secret_file" };
@@ -46,7 +47,7 @@ impl SessionLoginConfig {
         let login = Self {
             settings,
             secrets: if kind.is_signed() { read_secrets(section, kind) } else { SecretSource::None },
-            redis: read_redis(section, instances).unwrap_or_default(),
+            redis: instance::read(section, instances, "sessions").unwrap_or_default(),
         };
         if !matches!(login.secrets, SecretSource::None)
             && let Err(what) = login.load_secrets()
@@ -143,39 +144,4 @@ fn read_secrets(section: &mut Section<'_>, kind: SessionKind) -> SecretSource {
         section.error(&section.location(), what);
     }
     secrets
-}
-
-/// Reads the instance that holds the sessions. If the key is absent: the default instance.
-fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance]) -> Option<String> {
-    let find = |name: &str| instances.iter().find(|instance| instance.name == name);
-    let names: Vec<_> =
-        instances.iter().map(|instance| format!("\"{}\"", instance.name.escape_debug())).collect();
-    let choices =
-        if names.is_empty() { "add one".to_owned() } else { format!("use one of {}", names.join(", ")) };
-    let named = section.text("redis", |name| match find(name) {
-        Some(instance) => Ok(instance),
-        None if name == MEMORY => Err(format!("sessions are read from a Redis server: {choices}")),
-        None => Err(format!("no [redis.{}] is configured; {choices}", name.escape_debug())),
-    });
-    let found = match named.map(|found| found.value).or_else(|| find(DEFAULT_INSTANCE)) {
-        Some(found) => found,
-        None if section.has("redis") => return None,
-        None if names.is_empty() => {
-            let what = "sessions require a Redis server: add a [redis.NAME], or set REDIS_URL";
-            section.error(&section.location(), what);
-            return None;
-        }
-        None => {
-            section.error(&section.location(), format!("missing `redis`; {choices}"));
-            return None;
-        }
-    };
-    if matches!(found.servers, Servers::ClientSharded(_)) {
-        let what = format!(
-            "the instance \"{}\" has several independent servers (`urls`): sessions require one server or a cluster",
-            found.name
-        );
-        section.error(&section.location_of_key("redis"), what);
-    }
-    Some(found.name.clone())
 }

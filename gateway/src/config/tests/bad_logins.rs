@@ -41,6 +41,19 @@ const WRONG: &[(&str, &str)] = &[
         "kind = \"anonymous\"\n[[login]]\nkind = \"anonymous\"",
         "6: login.kind: duplicate \"anonymous\": remove one of them",
     ),
+    // Denied tokens
+    (
+        "kind = \"jwt\"\nhmac_secret = \"s\"\nredis = \"default\"",
+        "6: login.redis: without `denied_key`, tokens are not read from Redis: remove it",
+    ),
+    (
+        "kind = \"jwt\"\nhmac_secret = \"s\"\ndenied_key = \"a:{id}\"",
+        "6: login.denied_key: expected exactly one of the placeholders {jti} and {sub}",
+    ),
+    (
+        "kind = \"jwt\"\nhmac_secret = \"s\"\ndenied_key = \"a:{jti}\"\nredis = \"b\"",
+        "7: login.redis: no [redis.b] is configured; use one of \"default\"",
+    ),
     // Sessions
     ("kind = \"express\"", "3: login: missing `secret_file`: the cookies of kind = \"express\" are signed"),
     (

@@ -25,11 +25,10 @@ fn user(user: &str) -> RevokedLogin {
 async fn ends_the_logins_of_one_user() {
     let (revocations, identities) = revocations(2);
     let login = |user: &str| {
-        identities.of_token(LoginResult {
-            user: user.to_owned(),
-            issued_at: Some(5),
-            ..LoginResult::default()
-        })
+        identities.of_token(
+            LoginResult { user: user.to_owned(), issued_at: Some(5), ..LoginResult::default() },
+            None,
+        )
     };
     let (first, second, other) = (login("42"), login("42"), login("43"));
     revocations.revoke(&[user("42")], Duration::from_secs(60)).await.unwrap();
@@ -38,7 +37,7 @@ async fn ends_the_logins_of_one_user() {
     assert_eq!(revocations.is_revoked(&other), Some(false));
     let later =
         LoginResult { user: "42".to_owned(), issued_at: Some(unix_now() + 5), ..LoginResult::default() };
-    assert_eq!(revocations.is_revoked(&identities.of_token(later)), Some(false));
+    assert_eq!(revocations.is_revoked(&identities.of_token(later, None)), Some(false));
 }
 
 #[tokio::test]
