@@ -6,7 +6,7 @@
 //! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them; [`Explanation`]: explains one.
 //! - [`access`]: the permissions of a namespace; [`ChannelTemplate`]: channel patterns that name a client.
 //! - [`Identity`]: who a client is.
-//! - [`ClientMeta`]: the part of a client's request that authentication needs.
+//! - [`ClientMeta`]: the part of a client's request that authentication needs; [`ForwardedFields`]: what hooks get of it.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests, and what each key permits.
 //! - [`cookie`]: finds cookies in a request.
@@ -41,11 +41,11 @@ pub mod token;
 mod trusted_proxies;
 mod unix_time;
 
-pub use authorizer::{Authorizer, ChannelRequest};
-pub use client_meta::ClientMeta;
+pub use authorizer::{Authorizer, ChannelRequest, HookAnswer};
+pub use client_meta::{ClientMeta, ForwardedFields};
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
-pub use denial_log::{log_api_denial, log_command_denial, log_denial};
+pub use denial_log::{LogRateLimit, log_api_denial, log_command_denial, log_denial};
 pub use explanation::{Explanation, RuleOutcome};
 pub use identity::Identity;
 pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};

@@ -8,6 +8,7 @@
 //! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
 //! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`, `api_key`, `revocation`: the sections of the
 //!   file
+//! - `hooks`: the backend of the application
 //! - `access`, `source`, `history`, `slow_consumer`: parts of a namespace
 //! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`, `secret_source`: checked values
 //! - `environment`: the variables
@@ -31,6 +32,7 @@ mod environment;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod history;
+mod hooks;
 mod limits;
 mod listen;
 mod login;
@@ -57,6 +59,7 @@ pub use self::redis::{RedisAuth, RedisInstance, RedisTimes, Servers};
 pub use access::access_as_text;
 pub use api_key::ApiKeyConfig;
 pub use history::Replay;
+pub use hooks::{HooksConfig, OnHookError};
 pub use limits::Limits;
 pub use listen::Listen;
 pub use login::{DeniedTokensConfig, JwtLoginConfig, LoginMethod, SessionLoginConfig};
@@ -132,6 +135,8 @@ pub struct Config {
     pub namespaces: Vec<NamespaceConfig>,
     /// How clients log in, in the order in which it is tried; empty: no client logs in.
     pub logins: Vec<LoginMethod>,
+    /// `[hooks]`.
+    pub hooks: HooksConfig,
     /// The sources of the configuration.
     pub sources: Sources,
     /// Settings that are valid but probably unintended.
@@ -217,7 +222,12 @@ impl Config {
         let revocation = read_section(&mut top, "revocation", |section| {
             RevocationConfig::read(section, &redis, logins.identify_clients())
         });
-        let namespaces = read_namespaces(document, &mut top, &redis, &logins, env, flags);
+        let mut namespaces = read_namespaces(document, &mut top, &redis, &logins, env, flags);
+        let hooks = read_section(&mut top, "hooks", |section| {
+            let hooks = HooksConfig::read(section);
+            hooks.apply(&mut namespaces, section);
+            hooks
+        });
         let (login_redis, unused_redis): (Vec<_>, Vec<_>) = take_unused(&mut redis, &namespaces)
             .into_iter()
             .partition(|instance| logins.uses(instance) || revocation.uses(instance));
@@ -256,6 +266,7 @@ impl Config {
             unused_redis,
             namespaces,
             logins: logins.methods,
+            hooks,
             sources: Sources { file: None, overrides: overrides(env, flags) },
             warnings,
         };

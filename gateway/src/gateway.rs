@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod explain;
+mod hooks;
 mod logins;
 
 pub use explain::explain;
@@ -75,7 +76,7 @@ impl Gateway {
         };
         let (shard_senders, shard_receivers): (Vec<ShardSender>, Vec<_>) =
             (0..config.gateway.shards).map(|_| shard_queue(queue_limits)).unzip();
-        let authenticator = logins::start(config, &drain)?;
+        let authenticator = logins::start(config, hooks::start(config, &drain)?, &drain)?;
         let node = node(config, &authenticator, shard_senders.into(), &metrics, &drain);
         node.start();
         check_servers(config, &drain);

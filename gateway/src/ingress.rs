@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, Request, Version, header};
+use axum::http::{HeaderValue, Version, header};
 use bytes::{Bytes, BytesMut};
 use earshot_protocol::{Disconnect, Encoding};
 
@@ -37,6 +37,7 @@ use crate::admission::{Admission, Permit};
 use crate::auth::origin::HostPolicy;
 use crate::auth::{Authorizer, ClientMeta, ClientNetwork, TrustedProxies, log_denial};
 use crate::drain::Drain;
+use crate::hooks::ChannelAnswers;
 use crate::login::Authenticator;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -46,7 +47,7 @@ use head::{RequestHead, RequestHeadError};
 use http_server::{HttpLimits, HttpServer, Peer};
 use listener::Listener;
 pub use listener::bind;
-use login::Login;
+pub use login::StreamLogin;
 use routes::{Endpoint, ListenerRole};
 
 /// The delay before connections are accepted again after an error.
@@ -274,7 +275,12 @@ impl Acceptor {
         }
     }
 
-    fn route_stream(&self, head: &RequestHead, peer: Peer, login: Option<Login>) -> Option<RoutedStream> {
+    fn route_stream(
+        &self,
+        head: &RequestHead,
+        peer: Peer,
+        login: Option<StreamLogin>,
+    ) -> Option<RoutedStream> {
         self.serves_streams.then(|| self.streams.route_stream(head, peer, login)).flatten()
     }
 
@@ -328,13 +334,13 @@ impl StreamContext {
         NewConnectionKind::WebSocket { encoding, client, rejection: denial.map(Disconnect::from) }
     }
 
-    /// What authentication needs of a request from this peer.
-    pub fn client_meta<B>(&self, request: &Request<B>, peer: Peer) -> ClientMeta {
-        ClientMeta::new(request, peer.address, &self.trusted_proxies)
-    }
-
     /// Routes a valid request for a stream; `None` for any other request, and if `login` is required and absent.
-    fn route_stream(&self, head: &RequestHead, peer: Peer, login: Option<Login>) -> Option<RoutedStream> {
+    fn route_stream(
+        &self,
+        head: &RequestHead,
+        peer: Peer,
+        login: Option<StreamLogin>,
+    ) -> Option<RoutedStream> {
         let request = head.request();
         let is_absolute = request.uri().authority().is_some();
         let host = request.headers().get(header::HOST);
@@ -354,8 +360,11 @@ impl StreamContext {
                 Handshake::Rejected { .. } => None,
             },
             Endpoint::EventStream if request.version() == Version::HTTP_11 => {
-                let login = login.or_else(|| self.log_in(&client))?;
-                let kind = sse_request::parse(request)?.open(self, login).ok()?;
+                let StreamLogin { login, answers } = match login {
+                    Some(login) => login,
+                    None => StreamLogin { login: self.log_in(&client)?, answers: ChannelAnswers::default() },
+                };
+                let kind = sse_request::parse(request)?.open(self, login, &answers).ok()?;
                 let mut headers = cors::headers(self.authorizer.origins(), request.headers());
                 headers.extend(sse_request::RESPONSE_HEADERS);
                 headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -12,9 +12,11 @@
 //! - [`node`]: channels: assigns offsets, dispatches publications, keeps idle channels.
 //! - [`login`]: determines who a client is, and when its login ends.
 //! - [`broker`]: memory and Redis. [`store`]: keys in Redis, read and watched.
+//! - [`hooks`]: requests to the backend of the application.
 //! - [`metrics`], [`drain`], [`random`]: counters; graceful shutdown; random numbers.
 //! - [`auth`]: authenticates clients and decides their permissions.
 //! - [`admission`]: permits for connections. [`redact`]: removes credentials from texts.
+//! - [`http_client`]: requests to HTTP servers.
 
 pub mod admission;
 pub mod auth;
@@ -23,7 +25,9 @@ pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod gateway;
+pub mod hooks;
 pub mod http;
+pub mod http_client;
 pub mod ingress;
 pub mod login;
 pub mod metrics;

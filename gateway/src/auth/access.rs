@@ -18,12 +18,14 @@ pub enum Grant {
     Owner,
     /// Clients with a token that names the channel: a claim, a subscription token or a signed name.
     Token,
+    /// Clients that a hook of the application permits it.
+    Hook,
 }
 
 impl Grant {
     /// All grants.
-    pub const ALL: [Self; 5] =
-        [Self::Anyone, Self::Authenticated, Self::Subscribers, Self::Owner, Self::Token];
+    pub const ALL: [Self; 6] =
+        [Self::Anyone, Self::Authenticated, Self::Subscribers, Self::Owner, Self::Token, Self::Hook];
 
     /// The word in the configuration.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Grant {
             Self::Subscribers => "subscribers",
             Self::Owner => "owner",
             Self::Token => "token",
+            Self::Hook => "hook",
         }
     }
 }
@@ -90,6 +93,8 @@ pub struct AccessRules {
     pub owned: Box<[ChannelTemplate]>,
     /// Values that a client's identity must have, for every operation.
     pub require: Box<[Requirement]>,
+    /// [`Grant::Hook`] permits an operation while the hook gives no answer.
+    pub permits_without_hook: bool,
 }
 
 /// A field with the values of which a client must have one.
@@ -118,6 +123,7 @@ impl Default for AccessRules {
             read_history: Access::of(&[Grant::Subscribers]),
             owned: Box::default(),
             require: Box::default(),
+            permits_without_hook: false,
         }
     }
 }

@@ -32,6 +32,19 @@ pub struct ChannelRequest<'a> {
     pub is_subscribed: bool,
     /// The client presented a valid token for this channel, in addition to its login.
     pub has_token: bool,
+    /// The answer of the hook for this operation; `None`: it was not asked.
+    pub hook: Option<HookAnswer>,
+}
+
+/// The answer of a hook about one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookAnswer {
+    /// The client may.
+    Allowed,
+    /// The client may not.
+    Denied,
+    /// The hook gave no valid answer.
+    Unavailable,
 }
 
 impl Authorizer {
@@ -65,7 +78,7 @@ impl Authorizer {
     /// the client must meet all its requirements.
     ///
     /// # Errors
-    /// Why not.
+    /// Why not; [`Denial::HookNotAsked`] if the answer of the hook decides.
     pub fn channel(request: &ChannelRequest<'_>) -> Result<(), Denial> {
         let ChannelRequest { identity, operation, rules, .. } = request;
         if identity.login() == Login::Backend {
@@ -80,6 +93,13 @@ impl Authorizer {
         }
         if access.grants().any(|grant| request.is_granted_by(grant)) {
             return Ok(());
+        }
+        if access.contains(Grant::Hook) {
+            return Err(match request.hook {
+                None => Denial::HookNotAsked,
+                Some(HookAnswer::Unavailable) => Denial::HookUnavailable,
+                Some(HookAnswer::Allowed | HookAnswer::Denied) => Denial::Hook,
+            });
         }
         Err(if access.contains(Grant::Subscribers) && access.grants().count() == 1 {
             Denial::NotSubscribed
@@ -102,6 +122,11 @@ impl ChannelRequest<'_> {
                 self.rules.owned.iter().any(|pattern| pattern.belongs_to(self.channel, self.identity))
             }
             Grant::Token => self.has_token || self.identity.token_channels().grant(self.channel),
+            Grant::Hook => match self.hook {
+                Some(HookAnswer::Allowed) => true,
+                Some(HookAnswer::Unavailable) => self.rules.permits_without_hook,
+                Some(HookAnswer::Denied) | None => false,
+            },
         }
     }
 }
@@ -140,9 +165,41 @@ mod tests {
     }
 
     fn decide(identity: &Identity, rules: &AccessRules, channel: &str) -> Result<(), Denial> {
-        let operation = Operation::Subscribe;
-        let (is_subscribed, has_token) = (false, false);
-        Authorizer::channel(&ChannelRequest { identity, operation, channel, rules, is_subscribed, has_token })
+        decide_with_hook(identity, rules, channel, None)
+    }
+
+    fn decide_with_hook(
+        identity: &Identity,
+        rules: &AccessRules,
+        channel: &str,
+        hook: Option<HookAnswer>,
+    ) -> Result<(), Denial> {
+        let (operation, is_subscribed, has_token) = (Operation::Subscribe, false, false);
+        let request = ChannelRequest { identity, operation, channel, rules, is_subscribed, has_token, hook };
+        Authorizer::channel(&request)
+    }
+
+    #[test]
+    fn the_answer_of_the_hook_decides_if_no_other_rule_permits() {
+        use HookAnswer::{Allowed, Denied, Unavailable};
+        let (identity, hook) = (user("42"), rules(&[Grant::Hook], ""));
+        let decide = |answer| decide_with_hook(&identity, &hook, "a", answer);
+        assert_eq!(decide(None), Err(Denial::HookNotAsked));
+        assert_eq!(decide(Some(Allowed)), Ok(()));
+        assert_eq!(decide(Some(Denied)), Err(Denial::Hook));
+        assert_eq!(decide(Some(Unavailable)), Err(Denial::HookUnavailable));
+        let lenient = AccessRules { permits_without_hook: true, ..hook.clone() };
+        assert_eq!(decide_with_hook(&identity, &lenient, "a", Some(Unavailable)), Ok(()));
+        assert_eq!(decide_with_hook(&identity, &lenient, "a", Some(Denied)), Err(Denial::Hook));
+        assert_eq!(decide_with_hook(&identity, &lenient, "a", None), Err(Denial::HookNotAsked));
+        // The hook is not asked if another rule permits, and cannot replace a requirement.
+        let both = rules(&[Grant::Hook, Grant::Authenticated], "");
+        assert_eq!(decide_with_hook(&identity, &both, "a", None), Ok(()));
+        let required = rules(&[Grant::Hook], "admin");
+        assert_eq!(decide_with_hook(&identity, &required, "a", Some(Allowed)), Err(Denial::Requirement));
+        let other = rules(&[Grant::Owner], "");
+        let denied = Err(Denial::NotPermitted(Operation::Subscribe));
+        assert_eq!(decide_with_hook(&identity, &other, "a", Some(Allowed)), denied);
     }
 
     #[test]
@@ -193,6 +250,7 @@ mod tests {
                 rules: &rules,
                 is_subscribed,
                 has_token: false,
+                hook: None,
             })
         };
         assert_eq!(read(true, Operation::ReadHistory), Ok(()));
@@ -228,6 +286,7 @@ mod tests {
                 let rules = AccessRules::default();
                 let request = ChannelRequest {
                     identity: &identity, operation, channel: &name, rules: &rules, is_subscribed: false, has_token: true,
+                    hook: Some(HookAnswer::Allowed),
                 };
                 prop_assert!(Authorizer::channel(&request).is_err());
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use super::{ClientNetwork, TrustedProxies};
+use super::{ClientNetwork, TrustedProxies, cookie};
 
 /// The header fields that are kept.
 const KEPT_HEADERS: [HeaderName; 5] = [
@@ -24,6 +24,39 @@ pub struct ClientMeta {
     network: Option<ClientNetwork>,
     headers: HeaderMap,
     query: Option<Box<str>>,
+    /// What hooks get of the request.
+    forwarded: HeaderMap,
+}
+
+/// The header fields and cookies of clients that hooks get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardedFields {
+    /// Names of header fields; not `Cookie`.
+    pub headers: Vec<HeaderName>,
+    /// Names of cookies.
+    pub cookies: Vec<String>,
+}
+
+impl ForwardedFields {
+    /// The fields of a request that are forwarded.
+    fn select(&self, fields: &HeaderMap) -> HeaderMap {
+        let mut selected = HeaderMap::new();
+        for name in &self.headers {
+            for value in fields.get_all(name) {
+                selected.append(name, value.clone());
+            }
+        }
+        let cookies = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+        let cookies = cookie::values(cookies, &self.cookies);
+        let pairs: Vec<Vec<u8>> =
+            cookies.map(|(name, value)| [name.as_bytes(), b"=", value].concat()).collect();
+        if let Ok(value) = HeaderValue::from_bytes(&pairs.join(&b"; "[..]))
+            && !pairs.is_empty()
+        {
+            selected.insert(header::COOKIE, value);
+        }
+        selected
+    }
 }
 
 impl ClientMeta {
@@ -43,7 +76,40 @@ impl ClientMeta {
         }
         let address = proxies.client_address(peer.ip(), request.headers());
         let network = proxies.counted_network(address);
-        Self { peer, address, network, headers, query: request.uri().query().map(Into::into) }
+        Self {
+            peer,
+            address,
+            network,
+            headers,
+            query: request.uri().query().map(Into::into),
+            forwarded: HeaderMap::new(),
+        }
+    }
+
+    /// Keeps these fields of the same request for hooks. Cookies are kept only with `trusts_cookies`.
+    #[must_use]
+    pub fn forwarding<B>(
+        mut self,
+        request: &Request<B>,
+        fields: &ForwardedFields,
+        trusts_cookies: bool,
+    ) -> Self {
+        self.forwarded = fields.select(request.headers());
+        if !trusts_cookies {
+            self.forwarded.remove(header::COOKIE);
+        }
+        self
+    }
+
+    /// The fields that hooks get.
+    pub fn forwarded(&self) -> &HeaderMap {
+        &self.forwarded
+    }
+
+    /// Removes what only the connect command needs. Returns whether nothing remains.
+    pub fn retain_forwarded(&mut self) -> bool {
+        (self.headers, self.query) = Default::default();
+        self.forwarded.is_empty()
     }
 
     /// The address of the peer: the client or a proxy.
@@ -130,6 +196,32 @@ mod tests {
         assert!(client.cookies().eq(["a=1", "b=2"]));
         assert!(client.authorization().eq(["Basic dTpw"]));
         assert_eq!(client.headers().len(), 4);
+    }
+
+    #[test]
+    fn forwards_listed_fields_only() {
+        let request = Request::get("/ws")
+            .header("x-request-id", "7")
+            .header("x-other", "8")
+            .header("cookie", "sid=1; other=2;sid2=3")
+            .header("cookie", "lang = de; sid=4; sid");
+        let request = request.body(()).unwrap();
+        let forwarded = |headers: &[&'static str], cookies: &[&str], trusts_cookies| {
+            let headers = headers.iter().map(|name| HeaderName::from_static(name)).collect();
+            let cookies = cookies.iter().map(ToString::to_string).collect();
+            let client = ClientMeta::new(&request, PEER, &TrustedProxies::default());
+            let client = client.forwarding(&request, &ForwardedFields { headers, cookies }, trusts_cookies);
+            let text = |name: &str| {
+                let value = client.forwarded().get(name);
+                value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
+            };
+            (text("x-request-id"), text("x-other"), text("cookie"))
+        };
+        let empty = String::new;
+        assert_eq!(forwarded(&[], &[], true), (empty(), empty(), empty()));
+        assert_eq!(forwarded(&["x-request-id"], &[], true), ("7".to_owned(), empty(), empty()));
+        assert_eq!(forwarded(&[], &["sid"], true), (empty(), empty(), "sid=1; sid=4".to_owned()));
+        assert_eq!(forwarded(&["x-request-id"], &["sid"], false), ("7".to_owned(), empty(), empty()));
     }
 
     #[test]

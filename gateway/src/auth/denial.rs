@@ -45,11 +45,22 @@ pub enum Denial {
     /// The client's identity lacks a field that the namespace requires.
     #[error("permission denied: the client lacks a field of `require` of the namespace")]
     Requirement,
+    /// The hook of the application denies it.
+    #[error("permission denied: the hook denies it")]
+    Hook,
+    /// The hook gave no valid answer.
+    #[error(
+        "permission denied: the hook gave no valid answer (`hooks.on_error`): the log and the metrics state why"
+    )]
+    HookUnavailable,
+    /// The answer of the hook decides, and the hook was not asked.
+    #[error("permission denied: the hook was not asked")]
+    HookNotAsked,
 }
 
 impl Denial {
     /// The number of kinds.
-    pub(super) const KINDS: usize = 13;
+    pub(super) const KINDS: usize = 17;
 
     /// The index of the kind: below [`Denial::KINDS`].
     pub(super) fn kind(self) -> usize {
@@ -67,7 +78,10 @@ impl Denial {
             Self::InvalidToken => 9,
             Self::TokenExpired => 10,
             Self::LoginUnavailable => 11,
-            Self::Revoked => 12,
+            Self::Revoked => 16,
+            Self::Hook => 13,
+            Self::HookUnavailable => 14,
+            Self::HookNotAsked => 15,
         }
     }
 }

@@ -15,20 +15,28 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Limits the warnings of one kind.
 #[derive(Debug)]
-struct RateLimit {
+pub struct LogRateLimit {
     logged: Option<Instant>,
     suppressed: u64,
 }
 
-static LIMITS: [Mutex<RateLimit>; Denial::KINDS] = [const { Mutex::new(RateLimit::new()) }; Denial::KINDS];
+static LIMITS: [Mutex<LogRateLimit>; Denial::KINDS] =
+    [const { Mutex::new(LogRateLimit::new()) }; Denial::KINDS];
 
-impl RateLimit {
-    const fn new() -> Self {
+impl Default for LogRateLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LogRateLimit {
+    /// No warning was logged yet.
+    pub const fn new() -> Self {
         Self { logged: None, suppressed: 0 }
     }
 
     /// Counts an event. Returns the number of events since the last warning if a warning is due.
-    fn count(&mut self, now: Instant) -> Option<u64> {
+    pub fn count(&mut self, now: Instant) -> Option<u64> {
         self.suppressed += 1;
         if self.logged.is_some_and(|logged| now.duration_since(logged) < INTERVAL) {
             return None;
@@ -90,7 +98,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn warns_once_per_interval_with_the_number_of_events() {
-        let mut limit = RateLimit::new();
+        let mut limit = LogRateLimit::new();
         assert_eq!(limit.count(Instant::now()), Some(1));
         assert_eq!(limit.count(Instant::now()), None);
         tokio::time::advance(INTERVAL - Duration::from_millis(1)).await;

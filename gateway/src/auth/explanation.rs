@@ -105,6 +105,9 @@ fn reason(grant: Grant, request: &ChannelRequest<'_>) -> Cow<'static, str> {
             "no claim of the client's token names the channel, and a token for the channel was not presented"
                 .into()
         }
+        (Grant::Hook, true) => "the hook permits it".into(),
+        (Grant::Hook, false) if request.hook.is_none() => "the hook decides, and was not asked".into(),
+        (Grant::Hook, false) => "the hook denies it".into(),
         (Grant::Owner, _) => "".into(),
     }
 }
@@ -137,7 +140,7 @@ mod tests {
             login in 0u8..3,
             user in "[ab*:]{0,2}",
             roles in prop::collection::vec("[ab]", 0..2),
-            bits in prop::collection::vec(0usize..5, 0..4),
+            bits in prop::collection::vec(0usize..6, 0..4),
             required in prop::option::of("[ab]"),
             channel in "(user|room):[ab]{1,2}",
             is_subscribed: bool,
@@ -154,7 +157,7 @@ mod tests {
             let identity = identity(login, &user, roles);
             let (operation, channel) = (Operation::Subscribe, channel.as_str());
             let request =
-                ChannelRequest { identity: &identity, operation, channel, rules: &rules, is_subscribed, has_token };
+                ChannelRequest { identity: &identity, operation, channel, rules: &rules, is_subscribed, has_token, hook: None };
             let Explanation { rules: outcomes, decision } = Explanation::of(&request);
             let (required, granted): (Vec<_>, Vec<_>) =
                 outcomes.iter().partition(|outcome| outcome.rule.starts_with("require"));

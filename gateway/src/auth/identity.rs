@@ -190,6 +190,32 @@ impl Identity {
         *self.user == *user && self.fields == *fields
     }
 
+    /// Passes everything that distinguishes logins to `add`, in parts: equal for equal logins only.
+    pub fn describe(&self, add: &mut impl FnMut(&[u8])) {
+        add(&[self.login as u8]);
+        add(self.user.as_bytes());
+        match &self.source {
+            None => add(b"none"),
+            Some(LoginSource::Session { method, key }) => {
+                add(b"session");
+                add(&method.to_be_bytes());
+                add(key);
+            }
+            Some(LoginSource::Token { id }) => {
+                add(b"token");
+                add(id.as_bytes());
+            }
+        }
+        add(&self.expires_at.unwrap_or_default().to_be_bytes());
+        add(self.info.as_deref().unwrap_or_default());
+        for (name, values) in &self.fields.0 {
+            add(name.as_bytes());
+            add(&values.len().to_be_bytes());
+            values.iter().for_each(|value| add(value.as_bytes()));
+        }
+        add(b"");
+    }
+
     /// Whether a token with this identity permits exactly what it permits.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         self.has(&other.user, &other.fields) && self.channels == other.channels

@@ -1,6 +1,6 @@
 //! Key sets that an identity provider publishes (JWKS, RFC 7517), and the verification of tokens with them.
 //!
-//! - The URL comes from the configuration, never from a token, and uses TLS ([`JwksUrl`]).
+//! - The URL comes from the configuration, never from a token, and uses TLS ([`HttpUrl`](crate::http_client::HttpUrl)).
 //! - One task reads the set ([`JwksVerifier::run`]): at start, early before it expires, and when a token names an
 //!   unknown key. All tokens that wait share one read. Reads because of unknown keys have a minimum distance, and a key
 //!   that is still missing afterwards is remembered as missing for a while.
@@ -13,7 +13,6 @@ mod error;
 mod fetcher;
 #[cfg(test)]
 mod tests;
-mod url;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +27,6 @@ use cache::{JwksCache, KeyLookup};
 pub use cache::JwksSettings;
 pub use error::{JwksError, JwksSettingsError};
 pub use fetcher::{FETCH_TIMEOUT, FetchKeySet, FetchedKeySet, HttpKeySetFetcher};
-pub use url::JwksUrl;
 
 /// How long a token waits for its key, at most.
 const WAIT_MAX: Duration = FETCH_TIMEOUT.saturating_add(Duration::from_secs(1));

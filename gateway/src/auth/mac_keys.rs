@@ -39,7 +39,7 @@ impl MacKeys {
     }
 
     /// The code of a text with the newest secret.
-    pub(super) fn sign(&self, text: &str) -> [u8; 32] {
+    pub fn sign(&self, text: &str) -> [u8; 32] {
         let mut code = [0; 32];
         if let Some(key) = self.0.first() {
             code.copy_from_slice(hmac::sign(key, text.as_bytes()).as_ref());

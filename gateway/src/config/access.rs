@@ -15,8 +15,11 @@ const NOBODY: &str = "nobody";
 fn choices(operation: Operation) -> &'static [Grant] {
     match operation {
         // A subscriber is subscribed because another rule permitted it.
-        Operation::Subscribe => &[Grant::Anyone, Grant::Authenticated, Grant::Owner, Grant::Token],
-        Operation::Publish | Operation::ReadHistory => {
+        Operation::Subscribe => {
+            &[Grant::Anyone, Grant::Authenticated, Grant::Owner, Grant::Token, Grant::Hook]
+        }
+        Operation::Publish => &Grant::ALL,
+        Operation::ReadHistory => {
             &[Grant::Anyone, Grant::Authenticated, Grant::Subscribers, Grant::Owner, Grant::Token]
         }
     }
@@ -40,6 +43,7 @@ pub(super) fn read(section: &mut Section<'_>, channels: &[ChannelPattern]) -> Ac
         read_history: operation(Operation::ReadHistory),
         owned,
         require: read_requirements(section),
+        permits_without_hook: false,
     }
 }
 

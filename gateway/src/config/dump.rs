@@ -32,6 +32,7 @@ impl Config {
         self.revocation.show(&mut out);
         self.connected_redis().for_each(|instance| instance.show(&mut out));
         self.logins.iter().for_each(|login| login.show(&mut out));
+        self.hooks.show(&mut out);
         let has_channels = |namespace: &&NamespaceConfig| !namespace.channels.is_empty();
         if !self.has_open_channels() {
             out.comment("No channel is open: add a [[namespace]], or set EARSHOT_OPEN_CHANNELS.");

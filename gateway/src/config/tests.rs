@@ -12,6 +12,7 @@ mod bad_files;
 mod bad_logins;
 mod documentation;
 mod good_files;
+mod hooks;
 mod logins;
 mod namespaces;
 mod properties;

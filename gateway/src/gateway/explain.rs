@@ -15,7 +15,7 @@ use crate::node::permission_report::{PermissionQuery, PermissionReport};
 /// If a file of secrets or keys cannot be read, or a setting is invalid.
 pub async fn explain(config: &Config, query: &PermissionQuery) -> io::Result<PermissionReport> {
     let drain = Drain::default();
-    let authenticator = logins::start(config, &drain)?;
+    let authenticator = logins::start(config, None, &drain)?;
     // No broker: nothing is subscribed or published.
     let namespaces = config.namespaces.iter().map(|space| space.rules(Box::default())).collect();
     let namespaces = Namespaces::new(namespaces, &config.probe_prefixes());

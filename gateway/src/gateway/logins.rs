@@ -7,11 +7,13 @@ use std::time::Duration;
 use earshot_redis_link::TlsConfig;
 
 use super::invalid;
-use crate::auth::jwks::{HttpKeySetFetcher, JwksSettings, JwksUrl, JwksVerifier};
+use crate::auth::jwks::{HttpKeySetFetcher, JwksSettings, JwksVerifier};
 use crate::auth::jwt::JwtVerifier;
 use crate::auth::session::Secrets;
 use crate::config::{Config, JwtLoginConfig, LoginMethod, RedisInstance, SessionLoginConfig};
 use crate::drain::Drain;
+use crate::hooks::Hooks;
+use crate::http_client::HttpUrl;
 use crate::login::{
     AuthMethod, Authenticator, DeniedKeys, DeniedTokens, FileBacked, Identities, Revocations, SessionEvents,
     SessionLogin, TokenLogin, TokenMethod,
@@ -22,11 +24,15 @@ use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
 /// How long ended logins are collected before their clients are disconnected together.
 const END_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Starts all login methods of a configuration.
+/// Starts all login methods of a configuration, which ask these hooks.
 ///
 /// # Errors
 /// If a file of secrets or keys cannot be read, or a setting is invalid.
-pub(super) fn start(config: &Config, drain: &Drain) -> io::Result<Arc<Authenticator>> {
+pub(super) fn start(
+    config: &Config,
+    hooks: Option<Arc<Hooks>>,
+    drain: &Drain,
+) -> io::Result<Arc<Authenticator>> {
     let identities = Arc::<Identities>::default();
     let sessions = sessions(config, drain)?;
     let revocations =
@@ -64,7 +70,8 @@ pub(super) fn start(config: &Config, drain: &Drain) -> io::Result<Arc<Authentica
     let lets_in_guests =
         config.logins.is_empty() || config.logins.iter().any(|login| matches!(login, LoginMethod::Anonymous));
     let origins = config.origin_policy();
-    Ok(Arc::new(Authenticator::new(methods, identities, revocations, origins, lets_in_guests)))
+    let authenticator = Authenticator::new(methods, identities, revocations, origins, lets_in_guests);
+    Ok(Arc::new(authenticator.with_hooks(hooks)))
 }
 
 /// Disconnects the clients of each login that ends, and passes commands of the API to the shards.
@@ -198,7 +205,7 @@ fn token_login(login: &JwtLoginConfig, drain: &Drain) -> io::Result<Arc<TokenLog
     TokenLogin::start(verifier, publish, drain).map(Arc::new).map_err(invalid)
 }
 
-fn published_keys(url: JwksUrl, verifier: &JwtVerifier) -> Result<JwksVerifier, String> {
+fn published_keys(url: HttpUrl, verifier: &JwtVerifier) -> Result<JwksVerifier, String> {
     let tls = Arc::new(TlsConfig::default().load()?);
     let fetcher = Box::new(HttpKeySetFetcher::new(url, tls));
     JwksVerifier::new(verifier, JwksSettings::default(), fetcher).map_err(|error| error.to_string())

@@ -75,6 +75,9 @@ pub async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderMap) -> 
     let format = TextFormat::for_accept(accept);
     let text = metrics::encode(&state.metrics, format, |registry| {
         registry.register_collector(Box::new(NodeCollector(Arc::clone(&state))));
+        if let Some(hooks) = state.node.authenticator().hooks() {
+            hooks.metrics().register(registry);
+        }
     });
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),

@@ -17,7 +17,7 @@ use crate::auth::ClientNetwork;
 use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
 use crate::ingress::sse_request::SseRejection;
-use crate::ingress::{accept_upgraded, cors, sse_request};
+use crate::ingress::{StreamLogin, accept_upgraded, cors, sse_request};
 use crate::shard::NewConnectionKind;
 
 /// Handles `GET /sse…` and preflight requests.
@@ -49,7 +49,8 @@ pub async fn sse(
         Ok(()) => state.streams.authenticator.authenticate(Some(&client), "").await,
         Err(denial) => Err(denial),
     };
-    let kind = match sse.open(&state.streams, login) {
+    let StreamLogin { login, answers } = state.streams.ask_hook(&sse, login, &client).await;
+    let kind = match sse.open(&state.streams, login, &answers) {
         Ok(kind) => kind,
         Err(error) => {
             error.log(&client);

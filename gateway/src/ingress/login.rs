@@ -2,20 +2,38 @@
 
 use std::sync::Arc;
 
-use axum::http::{Version, header};
+use axum::http::{Request, Version, header};
 
 use super::StreamContext;
 use super::head::RequestHead;
 use super::http_server::Peer;
 use super::routes::{self, Endpoint};
+use super::sse_request::{self, SseRequest};
 use crate::auth::{ClientMeta, Denial, Identity};
+use crate::hooks::{ChannelAnswers, ChannelQuestion, HookOutcome, HookQuestion, HookRequest, HookedClient};
 
 /// Who sent a request, or why that client is rejected.
 pub(super) type Login = Result<Arc<Identity>, Denial>;
 
+/// What is known of the client of an event stream.
+#[derive(Debug)]
+pub struct StreamLogin {
+    /// Who sent the request, or why that client is rejected.
+    pub login: Result<Arc<Identity>, Denial>,
+    /// The answers of the hook for its channels.
+    pub answers: ChannelAnswers,
+}
+
 impl StreamContext {
-    /// Determines who sent a request for an event stream, if that requires I/O. `None` for other requests.
-    pub(super) async fn log_in_by_store(&self, head: &RequestHead, peer: Peer) -> Option<Login> {
+    /// What authentication and hooks need of a request from this peer.
+    pub fn client_meta<B>(&self, request: &Request<B>, peer: Peer) -> ClientMeta {
+        let client = ClientMeta::new(request, peer.address, &self.trusted_proxies);
+        self.authenticator.forward(client, request)
+    }
+
+    /// Determines who sent a request for an event stream, and asks the hook for its channels, if that requires I/O. `None`
+    /// for other requests.
+    pub(super) async fn log_in_by_store(&self, head: &RequestHead, peer: Peer) -> Option<StreamLogin> {
         let request = head.request();
         if !self.hosts.is_allowed(request.headers().get(header::HOST), peer.via_loopback) {
             return None;
@@ -25,10 +43,35 @@ impl StreamContext {
             return None;
         }
         let client = self.client_meta(request, peer);
-        match self.log_in(&client) {
-            Some(_) => None,
-            None => Some(self.authenticator.authenticate(Some(&client), "").await),
+        let login = match self.log_in(&client) {
+            Some(login) => login,
+            None => self.authenticator.authenticate(Some(&client), "").await,
+        };
+        let sse = sse_request::parse(request)?;
+        Some(self.ask_hook(&sse, login, &client).await)
+    }
+
+    /// Asks the hook for the channels of an event stream for which it decides, in one request.
+    pub async fn ask_hook(&self, sse: &SseRequest, login: Login, client: &ClientMeta) -> StreamLogin {
+        let mut answers = ChannelAnswers::default();
+        if let (Ok(identity), Some(hooks)) = (&login, self.authenticator.hooks()) {
+            let channels = sse.hooked_channels(self, identity);
+            if !channels.is_empty() {
+                let question = |channel| ChannelQuestion { channel, token: String::new(), data: None };
+                let client = HookedClient {
+                    id: String::new(),
+                    transport: "sse",
+                    is_binary: false,
+                    identity: Arc::clone(identity),
+                    forwarded: client.forwarded().clone(),
+                };
+                let question = HookQuestion::Subscribe(channels.into_iter().map(question).collect());
+                if let HookOutcome::Channels(replies) = hooks.ask(HookRequest { client, question }).await {
+                    answers = replies;
+                }
+            }
         }
+        StreamLogin { login, answers }
     }
 
     /// Determines who sent a request. `None` if that requires I/O.

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::StreamContext;
 use crate::auth::access::Operation;
 use crate::auth::{Authorizer, ChannelRequest, ClientMeta, Denial, Identity, log_denial};
+use crate::hooks::{ChannelAnswers, HookReply};
 use crate::node::Node;
 use crate::node::namespace::ResolvedChannel;
 use crate::shard::{NewConnectionKind, Resume};
@@ -98,8 +99,9 @@ fn request_header_bytes<B>(request: &Request<B>) -> usize {
 }
 
 impl SseRequest {
-    /// Opens the stream of a client with this login. While logins cannot be checked, the stream ends at once with an error
-    /// event, after which an `EventSource` reconnects: it would not after an HTTP error.
+    /// Opens the stream of a client with this login; `answers` are those of the hook for
+    /// [`SseRequest::hooked_channels`]. While logins cannot be checked or the hook gives no answer, the stream ends at once
+    /// with an error event, after which an `EventSource` reconnects: it would not after an HTTP error.
     ///
     /// # Errors
     /// When the login is rejected, and as [`SseRequest::authorize`].
@@ -107,19 +109,37 @@ impl SseRequest {
         &self,
         streams: &StreamContext,
         login: Result<Arc<Identity>, Denial>,
+        answers: &ChannelAnswers,
     ) -> Result<NewConnectionKind, SseRejection> {
-        match login {
-            Ok(identity) => self.authorize(streams, &identity),
-            Err(Denial::LoginUnavailable) => Ok(NewConnectionKind::Sse {
+        let opened = login.map_err(SseRejection::from);
+        let opened = opened.and_then(|identity| self.authorize(streams, &identity, answers));
+        match opened {
+            Err(SseRejection {
+                denial: Some((denial @ (Denial::LoginUnavailable | Denial::HookUnavailable), _)),
+                ..
+            }) => Ok(NewConnectionKind::Sse {
                 channels: Vec::new(),
                 identity: Arc::clone(streams.authenticator.guest()),
                 named: self.named,
                 ping: self.ping,
                 resume: Resume::New,
-                rejection: Some(Denial::LoginUnavailable.into()),
+                rejection: Some(denial.into()),
             }),
-            Err(denial) => Err(denial.into()),
+            opened => opened,
         }
+    }
+
+    /// The channels for which the hook decides whether this client may subscribe.
+    pub fn hooked_channels(&self, streams: &StreamContext, identity: &Identity) -> Vec<ChannelName> {
+        let mut seen = HashSet::new();
+        let names = self.channels.iter().filter(|name| seen.insert(name.as_str()));
+        let names = names.take(streams.limits.channels_per_connection);
+        let is_undecided = |name: &ChannelName| {
+            let rejection =
+                self.authorize_channel(name.as_str(), &streams.node, identity, &ChannelAnswers::default());
+            matches!(rejection, Err(SseRejection { denial: Some((Denial::HookNotAsked, _)), .. }))
+        };
+        names.filter_map(|name| ChannelName::parse(name).ok()).filter(is_undecided).collect()
     }
 
     /// Authorizes the request of a client that may connect. Returns the new connection, for a shard.
@@ -130,9 +150,10 @@ impl SseRequest {
         &self,
         streams: &StreamContext,
         identity: &Arc<Identity>,
+        answers: &ChannelAnswers,
     ) -> Result<NewConnectionKind, SseRejection> {
-        let channels =
-            self.authorize_channels(&streams.node, identity, streams.limits.channels_per_connection)?;
+        let channels_max = streams.limits.channels_per_connection;
+        let channels = self.authorize_channels(&streams.node, identity, answers, channels_max)?;
         self.check_resumable(channels.len(), streams.request_header_bytes)?;
         let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
             None => Resume::New,
@@ -155,6 +176,7 @@ impl SseRequest {
         &self,
         node: &Node,
         identity: &Identity,
+        answers: &ChannelAnswers,
         channels_max: usize,
     ) -> Result<Vec<ResolvedChannel>, SseRejection> {
         if self.channels.is_empty() {
@@ -169,7 +191,7 @@ impl SseRequest {
                 distinct.len(),
             )));
         }
-        distinct.into_iter().map(|name| self.authorize_channel(name, node, identity)).collect()
+        distinct.into_iter().map(|name| self.authorize_channel(name, node, identity, answers)).collect()
     }
 
     fn authorize_channel(
@@ -177,6 +199,7 @@ impl SseRequest {
         name: &str,
         node: &Node,
         identity: &Identity,
+        answers: &ChannelAnswers,
     ) -> Result<ResolvedChannel, SseRejection> {
         let channel = ChannelName::parse(name).map_err(|error| SseRejection {
             message: format!("channel {name:?}: {error}"),
@@ -201,8 +224,15 @@ impl SseRequest {
             rules: &resolved.rules.namespace.access,
             is_subscribed: false,
             has_token: false,
+            hook: answers.answer(&channel),
         };
-        Authorizer::channel(&request).map_err(denied)?;
+        Authorizer::channel(&request).map_err(|denial| {
+            let mut rejection = denied(denial);
+            if let (Denial::Hook, Some(HookReply::Failed(failure))) = (denial, answers.reply(&channel)) {
+                rejection.message = format!("channel {channel}: {} (code {})", failure.message, failure.code);
+            }
+            rejection
+        })?;
         Ok(resolved)
     }
 

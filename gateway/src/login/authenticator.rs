@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, Request};
 
 use super::identities::SessionReadResult;
 use super::{
@@ -14,6 +14,7 @@ use crate::auth::jwt::TokenError;
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revocation::RevokedLogin;
 use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, cookie, token, unix_now};
+use crate::hooks::{HookEvent, Hooks};
 use crate::store::{KeyStore, StoreError};
 
 /// How often a session that changes while it is read is read again.
@@ -48,6 +49,8 @@ pub struct Authenticator {
     origins: OriginPolicy,
     /// The identity of clients that present nothing.
     guest: Arc<Identity>,
+    /// The backend of the application, if hooks are configured.
+    hooks: Option<Arc<Hooks>>,
 }
 
 impl Authenticator {
@@ -67,7 +70,41 @@ impl Authenticator {
         origins: OriginPolicy,
         lets_in_guests: bool,
     ) -> Self {
-        Self { methods, identities, revocations, origins, guest: Arc::new(Identity::guest(lets_in_guests)) }
+        Self {
+            methods,
+            identities,
+            revocations,
+            origins,
+            guest: Arc::new(Identity::guest(lets_in_guests)),
+            hooks: None,
+        }
+    }
+
+    /// Asks these hooks.
+    #[must_use]
+    pub fn with_hooks(self, hooks: Option<Arc<Hooks>>) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// The hooks, if any are configured.
+    pub fn hooks(&self) -> Option<&Arc<Hooks>> {
+        self.hooks.as_ref()
+    }
+
+    /// Whether an event has a hook.
+    pub fn has_hook(&self, event: HookEvent) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.has(event))
+    }
+
+    /// Keeps the fields of a request that hooks get. Cookies count only on trusted pages, as for logins.
+    pub fn forward<B>(&self, client: ClientMeta, request: &Request<B>) -> ClientMeta {
+        match &self.hooks {
+            Some(hooks) => {
+                let trusts_cookies = self.origins.trusts_cookies(client.headers());
+                client.forwarding(request, &hooks.settings().forwarded, trusts_cookies)
+            }
+            None => client,
+        }
     }
 
     /// The identity of a client without a login.
@@ -143,6 +180,10 @@ impl Authenticator {
                 let expires_at = self.verify_subscription(&token, channel.as_str(), &user, &client).await?;
                 Ok(LoginOutcome::Subscription { expires_at })
             }
+            Credentials::Hook(request) => match &self.hooks {
+                Some(hooks) => Ok(LoginOutcome::Hook(hooks.ask(*request).await)),
+                None => Err(Denial::HookUnavailable),
+            },
         }
     }
 

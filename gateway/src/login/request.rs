@@ -1,4 +1,4 @@
-//! What a connected client presents, and the result of its check.
+//! What a connected client presents or asks for, and the result of its check.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use earshot_protocol::ChannelName;
 
 use crate::auth::{ClientMeta, Identity, UnixSeconds};
+use crate::hooks::{HookOutcome, HookRequest};
 
 /// What a client presents on a WebSocket. It contains secrets.
 pub enum Credentials {
@@ -34,6 +35,8 @@ pub enum Credentials {
         /// The id of the client, if the token names one.
         client: String,
     },
+    /// A question that a hook answers.
+    Hook(Box<HookRequest>),
 }
 
 /// What valid credentials permit.
@@ -46,6 +49,8 @@ pub enum LoginOutcome {
         /// When the subscription expires.
         expires_at: Option<UnixSeconds>,
     },
+    /// The answer of a hook.
+    Hook(HookOutcome),
 }
 
 impl fmt::Debug for Credentials {
@@ -54,6 +59,7 @@ impl fmt::Debug for Credentials {
             Self::Connect { .. } => "Connect",
             Self::Refresh { .. } => "Refresh",
             Self::Subscription { .. } => "Subscription",
+            Self::Hook(_) => "Hook",
         })
     }
 }

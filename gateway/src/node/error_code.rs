@@ -57,7 +57,7 @@ impl From<Denial> for ErrorCode {
             | Denial::Api(ApiAuthError::InvalidKey) => Self::Unauthorized,
             // SDKs request another token, and the application decides.
             Denial::TokenExpired | Denial::Revoked => Self::TokenExpired,
-            Denial::LoginUnavailable => Self::Internal,
+            Denial::LoginUnavailable | Denial::HookUnavailable => Self::Internal,
             Denial::UnknownChannel => Self::UnknownChannel,
             Denial::Origin
             | Denial::Api(
@@ -70,7 +70,9 @@ impl From<Denial> for ErrorCode {
             | Denial::Nobody(_)
             | Denial::NotPermitted(_)
             | Denial::NotSubscribed
-            | Denial::Requirement => Self::PermissionDenied,
+            | Denial::Requirement
+            | Denial::Hook
+            | Denial::HookNotAsked => Self::PermissionDenied,
         }
     }
 }
@@ -82,7 +84,7 @@ impl From<Denial> for Disconnect {
             Denial::Token | Denial::InvalidToken => Self::InvalidToken,
             // The client requests another token, or retries.
             Denial::TokenExpired | Denial::Revoked => Self::ConnectionExpired,
-            Denial::LoginUnavailable => Self::InternalServerError,
+            Denial::LoginUnavailable | Denial::HookUnavailable => Self::InternalServerError,
             Denial::Origin
             | Denial::Api(_)
             | Denial::UnknownChannel
@@ -90,7 +92,9 @@ impl From<Denial> for Disconnect {
             | Denial::NotAuthenticated(_)
             | Denial::NotPermitted(_)
             | Denial::NotSubscribed
-            | Denial::Requirement => Self::PermissionDenied,
+            | Denial::Requirement
+            | Denial::Hook
+            | Denial::HookNotAsked => Self::PermissionDenied,
         }
     }
 }

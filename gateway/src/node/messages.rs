@@ -267,6 +267,11 @@ pub struct PageLimit {
 }
 
 impl NodeRequest {
+    /// Whether a hook answers the request.
+    pub(super) fn is_for_hook(&self) -> bool {
+        matches!(self, Self::LogIn { credentials: Credentials::Hook(_), .. })
+    }
+
     /// The channel of the request, if it is about one.
     pub(super) fn channel(&self) -> Option<&ResolvedChannel> {
         match self {

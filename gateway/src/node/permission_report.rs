@@ -133,6 +133,7 @@ impl NodeRules {
             rules: &namespace.access,
             is_subscribed: query.is_subscribed,
             has_token: false,
+            hook: None,
         });
         let (allowed, reason) = match explanation.decision {
             Ok(()) => (true, format!("permitted by `{}` of the namespace", query.operation.setting())),

@@ -52,8 +52,8 @@ impl RequestServer {
     pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
         let inflight_max = self.requests.max_capacity();
         // Counted for each broker: one that does not reply must not delay requests to the others.
-        // Logins have the last count.
-        let mut inflight_counts = vec![0; node.bindings.len() + 1];
+        // So are logins and hooks, which have the last counts.
+        let mut inflight_counts = vec![0; node.bindings.len() + 2];
         let mut inflight: FuturesUnordered<InFlightRequest<'_>> = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -92,7 +92,8 @@ fn begin<'a>(
     inflight_max: usize,
     inflight_counts: &mut [usize],
 ) -> Option<InFlightRequest<'a>> {
-    let broker = request.channel().map_or(node.bindings.len(), ResolvedChannel::broker);
+    let without_broker = node.bindings.len() + usize::from(request.is_for_hook());
+    let broker = request.channel().map_or(without_broker, ResolvedChannel::broker);
     if let NodeRequest::Detach { channel, shared } = &request {
         node.detach(shard, channel, *shared);
         return None;

@@ -13,6 +13,9 @@ pub(super) enum CloseReason {
     /// A command of the API disconnects the client.
     #[error("disconnected by the API with code {0}")]
     Command(u16),
+    /// A hook disconnects the client.
+    #[error("disconnected by a hook with code {0}")]
+    Hook(u16),
     /// The client sent a close frame.
     #[error("the client sent a close frame")]
     CloseFrame,

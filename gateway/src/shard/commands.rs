@@ -1,13 +1,18 @@
 //! The commands of a WebSocket session.
 //!
 //! Owns the check of a command against the rules of its channel, and the error codes. Pure: the result of a command is a
-//! [`SessionAction`]. [`login`]: commands with credentials.
+//! [`SessionAction`]. [`login`]: commands with credentials; [`hooks`]: commands for which a hook is asked; [`publish`]:
+//! publications.
 
+mod hooks;
 mod login;
+mod publish;
+
+use std::sync::Arc;
 
 use earshot_protocol::{
-    ChannelName, ClientInfo, Command, Disconnect, ErrorCode, HistoryRequest, HistoryResult, PublishRequest,
-    PublishResult, ReplyBody, Request, SubscribeRequest,
+    ChannelName, Command, Disconnect, Encoding, ErrorCode, HistoryRequest, HistoryResult, PublishResult,
+    ReplyBody, Request, SubscribeRequest,
 };
 use uuid::Uuid;
 
@@ -17,7 +22,7 @@ use super::session_action::{CommandDenial, SessionAction, SubscribeParams, error
 use super::subscription::{Status, Subscription};
 use super::{ShardLimits, framing};
 use crate::auth::access::Operation;
-use crate::auth::{Authorizer, ChannelRequest, ClientMeta, Denial, Identity};
+use crate::auth::{Authorizer, ChannelRequest, ClientMeta, Denial, HookAnswer, Identity};
 use crate::broker::DeliveryScope;
 use crate::login::{Authenticator, Credentials, LoginOutcome};
 use crate::node::history::encode_epoch;
@@ -50,7 +55,11 @@ pub(super) struct CommandClient<'a> {
     pub(super) id: Uuid,
     /// What authentication needs of its request, before the connect command.
     pub(super) meta: Option<&'a ClientMeta>,
-    pub(super) identity: &'a Identity,
+    pub(super) identity: &'a Arc<Identity>,
+    /// The encoding of its messages.
+    pub(super) encoding: Encoding,
+    /// The number of its `rpc` commands that wait for their response.
+    pub(super) rpc_calls: usize,
 }
 
 /// What a client has for one channel, in addition to its identity.
@@ -60,6 +69,8 @@ struct Holds {
     is_subscribed: bool,
     /// It presented a valid token for the channel.
     has_token: bool,
+    /// The answer of the hook for the channel.
+    hook: Option<HookAnswer>,
 }
 
 /// Why a command fails.
@@ -106,6 +117,11 @@ impl CommandError {
         Self::Denied(CommandDenial { denial, channel: channel.clone() })
     }
 
+    /// Whether the answer of a hook decides.
+    fn awaits_hook(&self) -> bool {
+        matches!(self, Self::Denied(CommandDenial { denial: Denial::HookNotAsked, .. }))
+    }
+
     /// The action that reports the error of a command.
     pub(super) fn action(self, id: u32) -> SessionAction {
         match self {
@@ -145,17 +161,16 @@ pub(super) fn execute(
             Ok(channel) => Ok(SessionAction::Unsubscribe { id, channel }),
             Err(_) => Err(ErrorCode::BadRequest.into()),
         },
-        Request::Publish(request) => publish(id, request, resolved, client, context),
-        // The gateway has no application backend. `send` has no reply, so only a close can report that.
+        Request::Publish(request) => publish::publish(id, request, resolved, client, context),
+        Request::Rpc(request) => hooks::rpc(id, request, client, context),
+        // No hook receives it. `send` has no reply, so only a close can report that.
         Request::Send(_) => Err(CommandError::Disconnect(Disconnect::NotAvailable)),
         Request::SubRefresh(request) if context.authenticator.verifies_tokens() => {
             login::refresh_subscription(id, request, client, context)
         }
-        Request::Rpc(_)
-        | Request::Presence(_)
-        | Request::PresenceStats(_)
-        | Request::Refresh(_)
-        | Request::SubRefresh(_) => Err(ErrorCode::NotAvailable.into()),
+        Request::Presence(_) | Request::PresenceStats(_) | Request::Refresh(_) | Request::SubRefresh(_) => {
+            Err(ErrorCode::NotAvailable.into())
+        }
     };
     result.unwrap_or_else(|error| error.action(id))
 }
@@ -168,10 +183,11 @@ pub(super) fn check_deferred(
     context: &SessionContext<'_>,
 ) -> Result<Option<ResolvedChannel>, CommandError> {
     match request {
-        Request::Publish(request) => check_publish(request, None, identity, |_| true, context).map(Some),
+        Request::Publish(request) => publish::check_deferred(request, identity, context).map(Some),
         Request::Subscribe(request) => {
-            // Its token is verified in its turn.
-            let holds = Holds { has_token: context.authenticator.verifies_tokens(), ..Holds::default() };
+            // Its token is verified, and the hook is asked, in its turn.
+            let has_token = context.authenticator.verifies_tokens();
+            let holds = Holds { has_token, hook: Some(HookAnswer::Allowed), ..Holds::default() };
             let checked = check_subscribe(&request.channel, request, None, identity, holds, context)?;
             Ok(Some(checked.channel))
         }
@@ -186,16 +202,15 @@ fn subscribe(
     client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> Result<SessionAction, CommandError> {
-    if request.token.is_empty() || !context.authenticator.verifies_tokens() {
-        let params = check_subscribe(
-            &request.channel,
-            &request,
-            resolved,
-            client.identity,
-            Holds::default(),
-            context,
-        )?;
-        return Ok(subscribe_to(id, params, &request));
+    let is_verified_here =
+        context.authenticator.verifies_tokens() && !hooks::gets_token(&request.channel, context);
+    if request.token.is_empty() || !is_verified_here {
+        let (name, holds) = (&request.channel, Holds::default());
+        return match check_subscribe(name, &request, resolved, client.identity, holds, context) {
+            Ok(params) => Ok(subscribe_to(id, params, &request)),
+            Err(error) if error.awaits_hook() => hooks::ask_subscribe(id, request, client),
+            Err(error) => Err(error),
+        };
     }
     check_options(&request)?;
     let credentials = Credentials::Subscription {
@@ -226,7 +241,7 @@ fn check_subscribe(
         None => context.resolve(ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?)?,
     };
     check_options(request)?;
-    if !request.token.is_empty() && !holds.has_token {
+    if !request.token.is_empty() && !holds.has_token && !hooks::takes_token(&channel) {
         return Err(CommandError::denied(Denial::Token, &channel.name));
     }
     authorize(identity, Operation::Subscribe, &channel, holds)?;
@@ -239,7 +254,7 @@ fn authorize(
     identity: &Identity,
     operation: Operation,
     channel: &ResolvedChannel,
-    Holds { is_subscribed, has_token }: Holds,
+    Holds { is_subscribed, has_token, hook }: Holds,
 ) -> Result<(), CommandError> {
     let request = ChannelRequest {
         identity,
@@ -248,53 +263,9 @@ fn authorize(
         rules: &channel.rules.namespace.access,
         is_subscribed,
         has_token,
+        hook,
     };
     Authorizer::channel(&request).map_err(|denial| CommandError::denied(denial, &channel.name))
-}
-
-fn publish(
-    id: u32,
-    request: PublishRequest,
-    resolved: Option<ResolvedChannel>,
-    client: &CommandClient<'_>,
-    context: &SessionContext<'_>,
-) -> Result<SessionAction, CommandError> {
-    let is_subscribed = |name: &ChannelName| context.is_subscribed(name);
-    let channel = check_publish(&request, resolved, client.identity, is_subscribed, context)?;
-    let info = ClientInfo {
-        user: client.identity.user().to_owned(),
-        client: client.id.to_string(),
-        conn_info: client.identity.info().cloned(),
-        ..ClientInfo::default()
-    };
-    Ok(SessionAction::Publish { id, channel, data: request.data, info })
-}
-
-/// The channel to publish to, if the client may.
-fn check_publish(
-    request: &PublishRequest,
-    resolved: Option<ResolvedChannel>,
-    identity: &Identity,
-    is_subscribed: impl FnOnce(&ChannelName) -> bool,
-    context: &SessionContext<'_>,
-) -> Result<ResolvedChannel, CommandError> {
-    let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
-    match request.kind {
-        0 if !request.data.is_empty() => {}
-        // A map publication: no channel is a map.
-        1 => return Err(ErrorCode::PermissionDenied.into()),
-        _ => return Err(ErrorCode::BadRequest.into()),
-    }
-    let channel = match resolved {
-        Some(channel) => channel,
-        None => context.resolve(name)?,
-    };
-    let holds = Holds { is_subscribed: is_subscribed(&channel.name), ..Holds::default() };
-    authorize(identity, Operation::Publish, &channel, holds)?;
-    if request.data.len() > context.publication_bytes {
-        return Err(ErrorCode::LimitExceeded.into());
-    }
-    Ok(channel)
 }
 
 fn history(

@@ -4,14 +4,15 @@
 //! client is paused.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{
-    ChannelName, Command, ConnectRequest, ErrorCode, ReplyBody, Request, SubscribeRequest,
+    ChannelName, Command, ConnectRequest, ErrorCode, PublishRequest, ReplyBody, Request, SubscribeRequest,
 };
 
 use super::pending_subscription::PendingSubscription;
-use crate::auth::Denial;
+use crate::auth::{Denial, Identity};
 use crate::login::LoginOutcome;
 use crate::node::namespace::ResolvedChannel;
 
@@ -38,13 +39,24 @@ pub(super) enum PendingReply {
     Deferred { channel: Option<ChannelName>, resolved: Option<ResolvedChannel>, command: Command },
 }
 
-/// The command whose credentials are checked.
+/// The command whose credentials are checked, or for which a hook is asked.
 #[derive(Debug)]
 pub(super) enum LoginPurpose {
     Connect(Box<ConnectRequest>),
-    Refresh { token_bytes: usize },
+    /// The subscriptions of the connect command of a client with this identity.
+    ConnectSubscriptions(Box<ConnectRequest>, Arc<Identity>),
+    Refresh {
+        token_bytes: usize,
+    },
     Subscribe(Box<SubscribeRequest>),
-    RefreshSubscription { channel: ChannelName, token_bytes: usize },
+    RefreshSubscription {
+        channel: ChannelName,
+        token_bytes: usize,
+    },
+    Publish(Box<PublishRequest>),
+    Rpc {
+        bytes: usize,
+    },
 }
 
 /// A request to the node.
@@ -114,15 +126,31 @@ impl PendingReplies {
 
     /// Whether the connect command waits for the check of its credentials.
     pub(super) fn awaits_login(&mut self) -> bool {
-        let front = self.front_mut();
-        matches!(front, Some(PendingReply::AwaitingLogin { purpose: LoginPurpose::Connect(_), .. }))
+        match self.front_mut() {
+            Some(PendingReply::AwaitingLogin { purpose, .. }) => {
+                matches!(purpose, LoginPurpose::Connect(_) | LoginPurpose::ConnectSubscriptions(..))
+            }
+            _ => false,
+        }
     }
 
-    /// Whether a command on this channel is deferred or waits for the check of its token, so that later ones must wait.
+    /// The number of `rpc` commands that wait for their response.
+    pub(super) fn rpc_calls(&self) -> usize {
+        let is_rpc = |slot: &&PendingReply| {
+            matches!(slot, PendingReply::AwaitingLogin { purpose: LoginPurpose::Rpc { .. }, .. })
+        };
+        self.iter().filter(is_rpc).count()
+    }
+
+    /// Whether a command on this channel is deferred, or waits for the check of its token or for a hook, so that later
+    /// ones must wait.
     pub(super) fn defers(&self, channel: &ChannelName) -> bool {
         self.iter().any(|slot| match slot {
             PendingReply::Deferred { channel: Some(other), .. } => other == channel,
             PendingReply::AwaitingLogin { purpose: LoginPurpose::Subscribe(request), .. } => {
+                request.channel == channel.as_str()
+            }
+            PendingReply::AwaitingLogin { purpose: LoginPurpose::Publish(request), .. } => {
                 request.channel == channel.as_str()
             }
             _ => false,
@@ -175,10 +203,12 @@ impl PendingReply {
 impl LoginPurpose {
     fn bytes(&self) -> usize {
         match self {
-            Self::Connect(request) => connect_bytes(request),
+            Self::Connect(request) | Self::ConnectSubscriptions(request, _) => connect_bytes(request),
             Self::Refresh { token_bytes } => *token_bytes,
             Self::Subscribe(request) => subscribe_bytes(request),
             Self::RefreshSubscription { channel, token_bytes } => channel.as_str().len() + token_bytes,
+            Self::Publish(request) => request.channel.len() + request.data.len(),
+            Self::Rpc { bytes } => *bytes,
         }
     }
 }
@@ -216,7 +246,6 @@ fn request_bytes(request: &Request) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use earshot_protocol::PublishRequest;
 
     #[test]
     fn counts_the_bytes_of_waiting_commands() {

@@ -28,7 +28,7 @@ use crate::node::namespace::ResolvedChannel;
 #[derive(Debug)]
 pub(super) struct Session {
     encoding: Encoding,
-    /// What authentication needs of the client's request, until the connect command is accepted.
+    /// What authentication needs of the client's request, until the connect command is accepted; what hooks get of it.
     client_meta: Option<Box<ClientMeta>>,
     /// Who the client is.
     identity: Arc<Identity>,
@@ -93,7 +93,7 @@ impl Session {
         self.client.unwrap_or_default()
     }
 
-    /// What is known of the client's request; `None` after the connect command.
+    /// What is known of the client's request. After the connect command only what hooks get; `None` if that is nothing.
     pub(super) fn client_meta(&self) -> Option<&ClientMeta> {
         self.client_meta.as_deref()
     }
@@ -103,8 +103,10 @@ impl Session {
         self.client = Some(client);
         self.expiry.set_login(identity.expires_at());
         self.identity = identity;
-        // Permissions no longer depend on the request; an idle connection must not hold it.
-        self.client_meta = None;
+        // Only hooks get fields of the request from now on; an idle connection must not hold the others.
+        if self.client_meta.as_mut().is_some_and(|meta| meta.retain_forwarded()) {
+            self.client_meta = None;
+        }
     }
 
     /// A ping was sent.
@@ -125,14 +127,25 @@ impl Session {
         if self.identity.has_ended() {
             return SessionAction::Disconnect(Disconnect::ConnectionExpired);
         }
-        let client =
-            CommandClient { id: self.client(), meta: self.client_meta.as_deref(), identity: &self.identity };
+        let is_rpc = matches!(command.request, Request::Rpc(_));
+        let rpc_calls = if is_rpc { self.pending.rpc_calls() } else { 0 };
+        let client = self.command_client(rpc_calls);
         let mut action = commands::execute(command, resolved, &client, context);
         if let SessionAction::LogIn { credentials: Credentials::Connect { client, .. }, .. } = &mut action {
             // A client may try again with another token.
             client.clone_from(&self.client_meta);
         }
         action
+    }
+
+    fn command_client(&self, rpc_calls: usize) -> CommandClient<'_> {
+        CommandClient {
+            id: self.client(),
+            meta: self.client_meta.as_deref(),
+            identity: &self.identity,
+            encoding: self.encoding,
+            rpc_calls,
+        }
     }
 
     /// Who the client is.
@@ -245,7 +258,7 @@ impl Session {
             PendingReply::AwaitingNode { id, body: None, .. } => error(id, ErrorCode::Internal),
             PendingReply::AwaitingLogin { id, purpose, result, .. } => {
                 let result = result.unwrap_or(Err(Denial::LoginUnavailable));
-                commands::finish(id, purpose, result, &self.identity, context)
+                commands::finish(id, purpose, result, &self.command_client(0), context)
             }
             // The client could not connect.
             PendingReply::Deferred { .. } if self.client.is_none() => {

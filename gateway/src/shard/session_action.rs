@@ -9,6 +9,7 @@ use super::channels::ChannelId;
 use super::pending_replies::LoginPurpose;
 use super::pending_subscription::PendingSubscription;
 use crate::auth::{Denial, Identity, UnixSeconds};
+use crate::hooks::HookDisconnect;
 use crate::login::Credentials;
 use crate::node::messages::{HistoryQuery, RecoverFrom};
 use crate::node::namespace::ResolvedChannel;
@@ -24,6 +25,8 @@ pub(super) enum SessionAction {
     Reply { id: u32, body: ReplyBody },
     /// Close the connection.
     Disconnect(Disconnect),
+    /// Close the connection, as a hook requests.
+    DisconnectByHook(HookDisconnect),
     /// Log that a permission is denied, and reply to the command.
     Deny { id: u32, denial: CommandDenial },
     /// Log that the client may not connect; then close the connection, or reply with an error that can be resolved.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{
-    ChannelName, ConnectResult, Disconnect, ErrorCode, Reply, ReplyBody, SubRefreshResult, SubscribeResult,
+    ConnectResult, Disconnect, ErrorCode, Reply, ReplyBody, SubRefreshResult, SubscribeResult,
 };
 
 use super::channels::ChannelId;
+use super::close_reason::CloseReason;
 use super::commands::{NodeReply, SessionContext};
 use super::connection::{ConnectionKind, TimerKind};
 use super::connection_context::ConnectionContext;
@@ -22,7 +23,8 @@ use super::pending_subscription::PendingSubscription;
 use super::session::Session;
 use super::session_action::{CommandDenial, SessionAction, SubscribeParams};
 use super::websocket_frames;
-use crate::auth::{Denial, Identity, log_command_denial};
+use crate::auth::{Denial, Identity};
+use crate::hooks::HookDisconnect;
 use crate::node::history::encode_epoch;
 use crate::node::messages::{NodeRequest, Recovery, RequestId};
 use crate::random;
@@ -77,6 +79,10 @@ impl SessionDriver<'_> {
             SessionAction::Send(frame) => self.context.enqueue(frame),
             SessionAction::Reply { id, body } => self.reply(id, body, in_place),
             SessionAction::Disconnect(disconnect) => self.context.disconnect(disconnect),
+            SessionAction::DisconnectByHook(HookDisconnect { code, reason }) => {
+                let id = self.context.id;
+                self.context.state.disconnect_with(id, code, &reason, CloseReason::Hook(code));
+            }
             SessionAction::Deny { id, denial } => {
                 let code = match denial.denial {
                     // The connection itself is allowed.
@@ -148,13 +154,6 @@ impl SessionDriver<'_> {
                 self.finish_subscribe_command(id, subscription, reject_unrecovered);
             }
         }
-    }
-
-    fn log_denial(&mut self, denial: Denial, channel: Option<&ChannelName>) {
-        let Some(connection) = self.context.connection() else { return };
-        let peer = connection.sink.peer();
-        let client = connection.session().and_then(|session| session.client_meta());
-        log_command_denial(denial, client, peer, channel);
     }
 
     fn connect(

@@ -43,6 +43,7 @@ mod event_streams;
 mod fanout;
 mod gaps;
 mod history;
+mod hooks;
 mod host_header;
 mod http2;
 mod http_api;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http_client::HttpError;
+
 /// Why a key set cannot be read. The text is for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
@@ -42,19 +44,19 @@ pub enum JwksError {
     NoKeys,
 }
 
+impl From<HttpError> for JwksError {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Connect { host, reason } => Self::Connect { host, reason },
+            HttpError::Response(reason) => Self::Response(reason),
+            HttpError::TooLarge { max } => Self::TooLarge { max },
+        }
+    }
+}
+
 /// Why the settings of a key set are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwksSettingsError {
-    /// The text is not a URL of a server.
-    #[error(
-        "{0:?} is not an http(s) URL with a host: expected https://host/path, without a user and a fragment"
-    )]
-    Url(String),
-    /// The URL is not encrypted.
-    #[error(
-        "{0:?} is not https: an attacker on the network path could replace the keys; only loopback may use http"
-    )]
-    Insecure(String),
     /// Neither issuer nor audience is configured.
     #[error(
         "`jwks_url` requires `issuer` or `audience`: a provider signs tokens of all its customers with the same keys"

@@ -3,36 +3,22 @@
 //! Must never follow a redirect, send credentials, or read more than [`BODY_BYTES_MAX`].
 
 use std::fmt;
-use std::future::pending;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::client::conn::http1;
-use hyper::header::{self, HeaderMap};
-use hyper::{Request, Response, StatusCode, body::Incoming};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
 
 use super::error::JwksError;
-use super::url::JwksUrl;
+use crate::http_client::{HttpConnection, HttpUrl};
 
 /// Time limit of a whole read: name lookup, connection, response.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time limit for connecting to one of the addresses of the host.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum size of a key set.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// Maximum size of the head of a response; hyper accepts no smaller one than 8 KiB.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// A key set as its server sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,67 +37,29 @@ pub trait FetchKeySet: fmt::Debug + Send + Sync {
 
 /// Reads a key set from its URL.
 pub struct HttpKeySetFetcher {
-    url: JwksUrl,
+    url: HttpUrl,
     tls: Arc<rustls::ClientConfig>,
 }
 
 impl HttpKeySetFetcher {
     /// Reads from this URL, with this TLS configuration. It should offer no ALPN protocol besides `http/1.1`.
-    pub fn new(url: JwksUrl, tls: Arc<rustls::ClientConfig>) -> Self {
+    pub fn new(url: HttpUrl, tls: Arc<rustls::ClientConfig>) -> Self {
         Self { url, tls }
     }
 
     async fn exchange(&self) -> Result<FetchedKeySet, JwksError> {
-        let stream = self.connect().await?;
-        if !self.url.is_tls() {
-            return self.request(stream).await;
+        let mut connection = HttpConnection::open(&self.url, &self.tls).await?;
+        let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
+        let headers = HeaderMap::from_iter([
+            (header::ACCEPT, accept),
+            (header::CONNECTION, HeaderValue::from_static("close")),
+        ]);
+        let response =
+            connection.exchange(Method::GET, &self.url, headers, Bytes::new(), BODY_BYTES_MAX).await?;
+        if response.status != StatusCode::OK {
+            return Err(JwksError::Status(response.status.as_u16()));
         }
-        let name = ServerName::try_from(self.url.host().to_owned())
-            .map_err(|error| self.connect_error(&error.to_string()))?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await;
-        self.request(stream.map_err(|error| self.connect_error(&error.to_string()))?).await
-    }
-
-    async fn connect(&self) -> Result<TcpStream, JwksError> {
-        let addresses = tokio::net::lookup_host((self.url.host(), self.url.port())).await;
-        let mut last = io::Error::other("the name has no address");
-        for address in addresses.map_err(|error| self.connect_error(&error.to_string()))? {
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(self.connect_error(&last.to_string()))
-    }
-
-    async fn request<S>(&self, stream: S) -> Result<FetchedKeySet, JwksError>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin,
-    {
-        let invalid = |error: hyper::Error| JwksError::Response(error.to_string());
-        let request = Request::get(self.url.path_and_query())
-            .header(header::HOST, self.url.authority())
-            .header(header::ACCEPT, "application/jwk-set+json, application/json")
-            .header(header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| JwksError::Response(error.to_string()))?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(invalid)?;
-        let exchange = async { read(sender.send_request(request).await.map_err(invalid)?).await };
-        // The connection may end before the response has been read from its buffer.
-        let drive = connection.then(|_| pending::<()>());
-        tokio::select! {
-            result = exchange => result,
-            () = drive => Err(JwksError::Response("the connection ended".to_owned())),
-        }
-    }
-
-    fn connect_error(&self, reason: &str) -> JwksError {
-        JwksError::Connect { host: self.url.authority().to_owned(), reason: reason.to_owned() }
+        Ok(FetchedKeySet { body: response.body, max_age: max_age(&response.headers) })
     }
 }
 
@@ -125,21 +73,6 @@ impl fmt::Debug for HttpKeySetFetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HttpKeySetFetcher").field(&self.url).finish()
     }
-}
-
-async fn read(response: Response<Incoming>) -> Result<FetchedKeySet, JwksError> {
-    if response.status() != StatusCode::OK {
-        return Err(JwksError::Status(response.status().as_u16()));
-    }
-    let max_age = max_age(response.headers());
-    let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            JwksError::TooLarge { max: BODY_BYTES_MAX }
-        } else {
-            JwksError::Response(error.to_string())
-        }
-    })?;
-    Ok(FetchedKeySet { body: body.to_bytes(), max_age })
 }
 
 /// The `max-age` of `Cache-Control`. `no-cache` and `no-store` count as 0.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use earshot_redis_link::files;
 
 use crate::auth::cookie;
-use crate::auth::jwks::{JwksSettingsError, JwksUrl};
+use crate::auth::jwks::JwksSettingsError;
 use crate::auth::jwt::{DeniedKeyTemplate, JwtRules, JwtVerifier, KeySet};
 use crate::config::reader::Section;
 use crate::config::reader::setting::{self, DurationKind, SettingKind as _};
 use crate::config::reader::toml_writer::TomlWriter;
 use crate::config::secret_source::{SecretKeys, SecretSource};
+use crate::http_client::HttpUrl;
 
 use super::super::redis::RedisInstance;
 use super::fields::{self, Field};
@@ -35,7 +36,7 @@ pub struct JwtLoginConfig {
     /// Files of public keys.
     pub public_key_files: Vec<PathBuf>,
     /// The URL of a published key set.
-    pub jwks_url: Option<JwksUrl>,
+    pub jwks_url: Option<HttpUrl>,
     /// The name of a cookie that may contain the token.
     pub cookie: Option<String>,
     /// The list of denied tokens.
@@ -76,7 +77,7 @@ impl JwtLoginConfig {
             hmac: SecretSource::read(section, SECRET_KEYS),
             public_key_files: read_public_key_files(section),
             jwks_url: section
-                .text("jwks_url", |text| JwksUrl::parse(text, false).map_err(|error| error.to_string()))
+                .text("jwks_url", |text| HttpUrl::parse(text, false).map_err(|error| error.to_string()))
                 .map(|found| found.value),
             cookie: section.text("cookie", cookie_name).map(|found| found.value),
             denied: DeniedTokensConfig::read(section, instances),

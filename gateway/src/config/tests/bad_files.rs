@@ -193,11 +193,11 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsubscribe = \"subscribers\"",
-        "4: namespace.subscribe: expected \"nobody\" or \"anyone\" or \"authenticated\" or \"owner\" or \"token\", found \"subscribers\"",
+        "4: namespace.subscribe: expected \"nobody\" or \"anyone\" or \"authenticated\" or \"owner\" or \"token\" or \"hook\", found \"subscribers\"",
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\"\npublish = \"all\"",
-        "4: namespace.publish: expected \"nobody\" or \"anyone\" or \"authenticated\" or \"subscribers\" or \"owner\" or \"token\", found \"all\"",
+        "4: namespace.publish: expected \"nobody\" or \"anyone\" or \"authenticated\" or \"subscribers\" or \"owner\" or \"token\" or \"hook\", found \"all\"",
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a:{nest}\"\npublish = \"owner\"",

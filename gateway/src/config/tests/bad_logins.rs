@@ -147,7 +147,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "kind = \"jwt\"\njwks_url = \"http://id.example/\"\nissuer = \"i\"",
-        "5: login.jwks_url: \"http://id.example/\" is not https: an attacker on the network path could replace the keys; \
+        "5: login.jwks_url: \"http://id.example/\" is not https: an attacker on the network path could forge the responses; \
          only loopback may use http",
     ),
     (

@@ -6,6 +6,7 @@ use super::super::*;
 use super::load;
 use crate::auth::jwt::JwtRules;
 use crate::auth::session::SessionKind;
+use crate::hooks::HookLimits;
 use crate::node::history_rules::HistoryRules;
 
 const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
@@ -31,6 +32,7 @@ pub(super) fn everything() -> (String, TempDir) {
         ("redis-client.key", own.signing_key.serialize_pem()),
         ("session-secrets", "new\nold\n".to_owned()),
         ("api-keys", "a-new-secret-of-the-api\nan-old-secret-of-the-api\n".to_owned()),
+        ("hook-secrets", "a new secret, 16+\nan old secret, 16+\n".to_owned()),
         ("jwt-secrets", "new\nold\n".to_owned()),
         ("jwt-public.pem", own.signing_key.public_key_pem()),
     ] {
@@ -108,6 +110,7 @@ fn the_manual_has_the_defaults_and_ranges() {
         ("sse", Sse::table()),
         ("http", Http::table()),
         ("drain", DrainConfig::table()),
+        ("hooks", HookLimits::table()),
         ("redis.NAME", RedisTimes::table()),
         ("revocation", RevocationTimes::table()),
     ];

@@ -6,12 +6,15 @@ use earshot_protocol::{
     ChannelName, ConnectRequest, Disconnect, ErrorCode, SubRefreshRequest, SubscribeRequest,
 };
 
-use super::{CommandClient, CommandError, Holds, SessionContext, check_subscribe, subscribe_to};
+use super::{
+    CommandClient, CommandError, Holds, SessionContext, check_subscribe, hooks, publish, subscribe_to,
+};
 use crate::auth::{Denial, Identity, UnixSeconds, token};
+use crate::hooks::{ChannelAnswers, HookOutcome, HookQuestion};
 use crate::login::{Credentials, LoginOutcome};
 use crate::shard::channels::ChannelId;
 use crate::shard::pending_replies::LoginPurpose;
-use crate::shard::session_action::{SessionAction, SubscribeParams, error};
+use crate::shard::session_action::{CommandDenial, SessionAction, SubscribeParams, error};
 use crate::shard::subscription::Status;
 
 /// Executes the connect command.
@@ -23,7 +26,7 @@ pub(super) fn connect(
 ) -> SessionAction {
     let token = if request.token.is_empty() { emulated_token(&request) } else { &request.token };
     match context.authenticator.authenticate_now(client.meta, token) {
-        Some(Ok(identity)) => finish_login(id, &request, identity, context),
+        Some(Ok(identity)) => finish_login(id, request, identity, None, client, context),
         Some(Err(denial)) => SessionAction::DenyConnect { id, denial },
         None => {
             let credentials = Credentials::Connect { client: None, token: token.to_owned() };
@@ -32,42 +35,52 @@ pub(super) fn connect(
     }
 }
 
-/// Executes a command whose credentials were checked.
+/// Executes a command whose credentials were checked, or for which a hook was asked.
 pub(in crate::shard) fn finish(
     id: u32,
     purpose: LoginPurpose,
     result: Result<LoginOutcome, Denial>,
-    identity: &Identity,
+    client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> SessionAction {
+    use LoginPurpose::{
+        Connect, ConnectSubscriptions, Publish, Refresh, RefreshSubscription, Rpc, Subscribe,
+    };
     match (purpose, result) {
-        (LoginPurpose::Connect(request), Ok(LoginOutcome::Identity(identity))) => {
-            finish_login(id, &request, identity, context)
+        (Connect(request), Ok(LoginOutcome::Identity(identity))) => {
+            finish_login(id, *request, identity, None, client, context)
         }
-        (LoginPurpose::Refresh { .. }, Ok(LoginOutcome::Identity(identity))) => {
-            SessionAction::Refresh { id, identity }
+        (ConnectSubscriptions(request, identity), Ok(LoginOutcome::Hook(HookOutcome::Channels(answers)))) => {
+            finish_login(id, *request, identity, Some(&answers), client, context)
         }
-        (LoginPurpose::Subscribe(_) | LoginPurpose::RefreshSubscription { .. }, _)
-            if identity.has_ended() =>
+        (Refresh { .. }, Ok(LoginOutcome::Identity(identity))) => SessionAction::Refresh { id, identity },
+        (Subscribe(_) | RefreshSubscription { .. } | Publish(_) | Rpc { .. }, _)
+            if client.identity.has_ended() =>
         {
             SessionAction::Disconnect(Disconnect::ConnectionExpired)
         }
-        (LoginPurpose::Subscribe(request), Ok(LoginOutcome::Subscription { expires_at })) => {
-            subscribe_with_token(id, &request, expires_at, identity, context)
+        (Subscribe(request), Ok(LoginOutcome::Subscription { expires_at })) => {
+            subscribe_with_token(id, &request, expires_at, client, context)
         }
-        (
-            LoginPurpose::RefreshSubscription { channel, .. },
-            Ok(LoginOutcome::Subscription { expires_at }),
-        ) => match subscribed_channel(&channel, context) {
-            Ok(channel) => SessionAction::RefreshSubscription { id, channel, expires_at },
-            Err(error) => error.action(id),
-        },
+        (Subscribe(request), Ok(LoginOutcome::Hook(HookOutcome::Channels(answers)))) => {
+            hooks::finish_subscribe(id, &request, &answers, client, context)
+        }
+        (Publish(request), Ok(LoginOutcome::Hook(HookOutcome::Publish(reply)))) => {
+            publish::finish(id, *request, &reply, client, context)
+        }
+        (Rpc { .. }, Ok(LoginOutcome::Hook(HookOutcome::Rpc(reply)))) => hooks::finish_rpc(id, reply),
+        (RefreshSubscription { channel, .. }, Ok(LoginOutcome::Subscription { expires_at })) => {
+            match subscribed_channel(&channel, context) {
+                Ok(channel) => SessionAction::RefreshSubscription { id, channel, expires_at },
+                Err(error) => error.action(id),
+            }
+        }
         // SDKs request another token only after a connect command.
-        (LoginPurpose::Refresh { .. }, Err(Denial::TokenExpired | Denial::Revoked)) => {
+        (Refresh { .. }, Err(Denial::TokenExpired | Denial::Revoked)) => {
             SessionAction::Disconnect(Disconnect::ConnectionExpired)
         }
         // As Centrifugo, which closes the connection only for a connection token.
-        (LoginPurpose::Subscribe(_) | LoginPurpose::RefreshSubscription { .. }, Err(denial)) => {
+        (Subscribe(_) | RefreshSubscription { .. } | Publish(_) | Rpc { .. }, Err(denial)) => {
             let code =
                 if denial == Denial::InvalidToken { ErrorCode::PermissionDenied } else { denial.into() };
             error(id, code)
@@ -77,29 +90,51 @@ pub(in crate::shard) fn finish(
     }
 }
 
-/// Connects a client whose identity is determined.
+/// Connects a client whose identity is determined. `answers` are those of the hook; without them, it is asked for all
+/// channels for which it decides.
 fn finish_login(
     id: u32,
-    request: &ConnectRequest,
+    request: ConnectRequest,
     identity: Arc<Identity>,
+    answers: Option<&ChannelAnswers>,
+    client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> SessionAction {
+    if let Some(disconnect) = answers.and_then(ChannelAnswers::disconnect) {
+        return SessionAction::DisconnectByHook(disconnect.clone());
+    }
     let requested = |name: &str| request.subs.iter().any(|(other, _)| other == name);
     // Channels that the token names, without a position.
     let without_position = SubscribeRequest::default();
     let named = identity.token_channels().names().filter(|name| !requested(name));
     let named = named.map(|name| (name, &without_position));
     let subs = request.subs.iter().map(|(name, sub)| (name.as_str(), sub)).chain(named);
-    let (mut subscriptions, mut denials) = (Vec::new(), Vec::new());
+    let (mut subscriptions, mut denials, mut questions) = (Vec::new(), Vec::new(), Vec::new());
     for (name, subscription) in subs {
+        let hook = answers.and_then(|answers| answers.answer(&ChannelName::parse(name).ok()?));
+        let holds = Holds { hook, ..Holds::default() };
         // The reply omits a channel that the client may not subscribe to.
-        match check_subscribe(name, subscription, None, &identity, Holds::default(), context) {
+        match check_subscribe(name, subscription, None, &identity, holds, context) {
             Ok(params) => subscriptions.push(params),
+            Err(error) if error.awaits_hook() && answers.is_none() => {
+                questions.extend(hooks::question(name, subscription));
+            }
+            // The client would not ask for an omitted channel again.
+            Err(CommandError::Denied(CommandDenial { denial: denial @ Denial::HookUnavailable, .. })) => {
+                return SessionAction::DenyConnect { id, denial };
+            }
             Err(CommandError::Denied(denial)) => denials.push(denial),
             Err(CommandError::Error(_) | CommandError::Disconnect(_)) => {}
         }
     }
-    SessionAction::Connect { id, identity, subscriptions, denials }
+    if questions.is_empty() {
+        return SessionAction::Connect { id, identity, subscriptions, denials };
+    }
+    // The others could not be subscribed to.
+    questions.truncate(context.limits.channels_per_connection);
+    let credentials = hooks::credentials(client, &identity, HookQuestion::Subscribe(questions));
+    let purpose = LoginPurpose::ConnectSubscriptions(Box::new(request), identity);
+    SessionAction::LogIn { id, purpose, credentials }
 }
 
 /// Subscribes a client whose token for the channel is valid.
@@ -107,11 +142,11 @@ fn subscribe_with_token(
     id: u32,
     request: &SubscribeRequest,
     expires_at: Option<UnixSeconds>,
-    identity: &Identity,
+    client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> SessionAction {
     let holds = Holds { has_token: true, ..Holds::default() };
-    match check_subscribe(&request.channel, request, None, identity, holds, context) {
+    match check_subscribe(&request.channel, request, None, client.identity, holds, context) {
         Ok(params) => subscribe_to(id, SubscribeParams { expires_at, ..params }, request),
         Err(error) => error.action(id),
     }

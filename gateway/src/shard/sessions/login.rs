@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use earshot_protocol::{Disconnect, ErrorCode, RefreshResult, ReplyBody};
+use earshot_protocol::{ChannelName, Disconnect, ErrorCode, RefreshResult, ReplyBody};
 
 use super::{SessionDriver, VERSION};
-use crate::auth::{Denial, Identity};
+use crate::auth::{Denial, Identity, log_command_denial};
 use crate::login::Credentials;
 use crate::node::messages::NodeRequest;
 use crate::shard::expiry;
@@ -28,11 +28,19 @@ impl SessionDriver<'_> {
         self.push_pending(PendingReply::AwaitingLogin { id, reply, purpose, result }, in_place);
     }
 
+    /// Logs that a permission is denied.
+    pub(super) fn log_denial(&mut self, denial: Denial, channel: Option<&ChannelName>) {
+        let Some(connection) = self.context.connection() else { return };
+        let peer = connection.sink.peer();
+        let client = connection.session().and_then(|session| session.client_meta());
+        log_command_denial(denial, client, peer, channel);
+    }
+
     /// The client may not connect with its credentials. With another token, or later, it may.
     pub(super) fn deny_connect(&mut self, id: u32, denial: Denial, in_place: bool) {
         self.log_denial(denial, None);
         match denial {
-            Denial::TokenExpired | Denial::Revoked | Denial::LoginUnavailable => {
+            Denial::TokenExpired | Denial::Revoked | Denial::LoginUnavailable | Denial::HookUnavailable => {
                 self.reply(id, ReplyBody::Error(ErrorCode::from(denial).into()), in_place);
             }
             denial => self.context.disconnect(denial.into()),

@@ -9,6 +9,7 @@ pub(crate) mod control_clients;
 pub(crate) mod drill;
 pub(crate) mod encoding;
 pub(crate) mod gateway;
+pub(crate) mod hook_server;
 pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod keyspace;

@@ -8,7 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::{FetchKeySet as _, FetchedKeySet, HttpKeySetFetcher, JwksError, JwksUrl};
+use super::super::{FetchKeySet as _, FetchedKeySet, HttpKeySetFetcher, JwksError};
+use crate::http_client::HttpUrl;
 
 /// A certificate for `localhost`, and the configurations of a server with it and of a client that trusts it.
 fn tls() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
@@ -48,7 +49,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, response: &[u8])
 async fn fetch(response: &[u8]) -> (Result<FetchedKeySet, JwksError>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks?a=b", listener.local_addr().unwrap());
-    let fetcher = HttpKeySetFetcher::new(JwksUrl::parse(&url, false).unwrap(), tls().1);
+    let fetcher = HttpKeySetFetcher::new(HttpUrl::parse(&url, false).unwrap(), tls().1);
     let server = async { serve(listener.accept().await.unwrap().0, response).await };
     tokio::join!(fetcher.fetch(), server)
 }
@@ -101,7 +102,7 @@ async fn reports_a_server_that_does_not_listen() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let url = JwksUrl::parse(&format!("http://{address}/"), false).unwrap();
+    let url = HttpUrl::parse(&format!("http://{address}/"), false).unwrap();
     let result = HttpKeySetFetcher::new(url, tls().1).fetch().await;
     assert!(matches!(&result, Err(JwksError::Connect { host, .. }) if *host == address), "{result:?}");
 }
@@ -115,7 +116,7 @@ async fn verifies_the_certificate() {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{name}:{}/jwks", listener.local_addr().unwrap().port());
-        let fetcher = HttpKeySetFetcher::new(JwksUrl::parse(&url, false).unwrap(), Arc::clone(client));
+        let fetcher = HttpKeySetFetcher::new(HttpUrl::parse(&url, false).unwrap(), Arc::clone(client));
         let serve = async {
             let stream = listener.accept().await.unwrap().0;
             if let Ok(stream) = TlsAcceptor::from(Arc::clone(&server)).accept(stream).await {

@@ -1,28 +1,28 @@
-//! The URL of a key set. It comes from the configuration only, never from a token.
+//! The URL of a server. It comes from the configuration only, never from a client.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use hyper::Uri;
 
-use super::error::JwksSettingsError;
+use super::error::HttpUrlError;
 
-/// The checked URL of a key set.
+/// The checked URL of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JwksUrl {
+pub struct HttpUrl {
     uri: Uri,
     host: String,
     port: u16,
     is_tls: bool,
 }
 
-impl JwksUrl {
+impl HttpUrl {
     /// Parses a URL. `http` is allowed for a loopback host, and for others only with `allow_http`.
     ///
     /// # Errors
-    /// See [`JwksSettingsError`].
-    pub fn parse(text: &str, allow_http: bool) -> Result<Self, JwksSettingsError> {
-        let invalid = || JwksSettingsError::Url(text.to_owned());
+    /// See [`HttpUrlError`].
+    pub fn parse(text: &str, allow_http: bool) -> Result<Self, HttpUrlError> {
+        let invalid = || HttpUrlError::Invalid(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| invalid())?;
         let is_tls = match uri.scheme_str() {
             Some("https") => true,
@@ -51,38 +51,38 @@ impl JwksUrl {
             return Err(invalid());
         }
         if !is_tls && !allow_http && !is_loopback(&host) {
-            return Err(JwksSettingsError::Insecure(text.to_owned()));
+            return Err(HttpUrlError::Insecure(text.to_owned()));
         }
         Ok(Self { uri, host, port, is_tls })
     }
 
     /// The host, without brackets.
-    pub(super) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The port.
-    pub(super) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Whether the server is reached over TLS.
-    pub(super) fn is_tls(&self) -> bool {
+    pub fn is_tls(&self) -> bool {
         self.is_tls
     }
 
     /// The value of the `Host` header.
-    pub(super) fn authority(&self) -> &str {
+    pub fn authority(&self) -> &str {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
 
     /// The target of the request.
-    pub(super) fn path_and_query(&self) -> &str {
+    pub fn path_and_query(&self) -> &str {
         self.uri.path_and_query().map_or("/", |path| path.as_str())
     }
 }
 
-impl fmt::Display for JwksUrl {
+impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.uri.fmt(f)
     }
@@ -107,7 +107,7 @@ mod tests {
             ("http://127.0.0.9/jwks", "127.0.0.9", 80, "/jwks"),
             ("http://[::1]:81/jwks", "::1", 81, "/jwks"),
         ] {
-            let url = JwksUrl::parse(text, false).unwrap();
+            let url = HttpUrl::parse(text, false).unwrap();
             assert_eq!((url.host(), url.port(), url.path_and_query()), (host, port, path), "{text}");
             assert_eq!(url.is_tls(), text.starts_with("https"));
         }
@@ -121,8 +121,8 @@ mod tests {
             "http://127.0.0.1.evil.example",
             "http://10.0.0.1/",
         ] {
-            assert_eq!(JwksUrl::parse(text, false), Err(JwksSettingsError::Insecure(text.to_owned())));
-            assert!(JwksUrl::parse(text, true).is_ok());
+            assert_eq!(HttpUrl::parse(text, false), Err(HttpUrlError::Insecure(text.to_owned())));
+            assert!(HttpUrl::parse(text, true).is_ok());
         }
         for text in [
             "",
@@ -138,7 +138,7 @@ mod tests {
             "https://id.example:99999/",
             "https://a b/",
         ] {
-            assert_eq!(JwksUrl::parse(text, true), Err(JwksSettingsError::Url(text.to_owned())), "{text}");
+            assert_eq!(HttpUrl::parse(text, true), Err(HttpUrlError::Invalid(text.to_owned())), "{text}");
         }
     }
 }

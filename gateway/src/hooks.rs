@@ -1,0 +1,145 @@
+//! Hooks: requests to the backend of the application, which decides what a client may do or answers its calls.
+//!
+//! The requests and answers have the shape of Centrifugo's proxies. Must never decide a permission: an answer is an
+//! input of [`crate::auth::Authorizer`].
+//!
+//! - [`Hooks`]: asks, with the decision cache and one request for equal questions.
+//! - [`HookRequest`], [`HookQuestion`]: what is asked; [`HookOutcome`], [`HookReply`]: the answers.
+//! - [`HookSettings`], [`HookLimits`]: URLs, forwarded fields, bounds.
+//! - `client`: sends requests: `pool`, `breaker`, retries; `protocol`: bodies; `cache`: decisions; `metrics`.
+
+mod breaker;
+mod cache;
+mod client;
+mod error;
+mod metrics;
+mod pool;
+mod protocol;
+mod question;
+mod settings;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::drain::Drain;
+use cache::{DecisionCache, DecisionKey};
+use client::HookClient;
+
+pub use metrics::HookMetrics;
+pub use question::{
+    ChannelAnswers, ChannelQuestion, HookDisconnect, HookFailure, HookOutcome, HookQuestion, HookReply,
+    HookRequest, HookedClient,
+};
+pub use settings::{HookEvent, HookLimits, HookSettings, HookSigner, HookUrls};
+
+/// Asks the hooks of a configuration.
+#[derive(Debug)]
+pub struct Hooks {
+    client: Arc<HookClient>,
+    decisions: Arc<Mutex<DecisionCache>>,
+    drain: Drain,
+}
+
+impl Hooks {
+    /// Asks with these settings and this TLS configuration.
+    pub fn new(settings: HookSettings, tls: Arc<rustls::ClientConfig>, drain: Drain) -> Arc<Self> {
+        let decisions = Arc::new(Mutex::new(DecisionCache::new(settings.limits.cache)));
+        Arc::new(Self { client: Arc::new(HookClient::new(settings, tls)), decisions, drain })
+    }
+
+    /// Whether an event has a hook.
+    pub fn has(&self, event: HookEvent) -> bool {
+        self.settings().urls.of(event).is_some()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &HookSettings {
+        self.client.settings()
+    }
+
+    /// Counters of the requests.
+    pub fn metrics(&self) -> &HookMetrics {
+        self.client.metrics()
+    }
+
+    /// Asks a question.
+    pub async fn ask(&self, request: HookRequest) -> HookOutcome {
+        let HookRequest { client, question } = request;
+        match question {
+            HookQuestion::Subscribe(channels) => {
+                HookOutcome::Channels(self.may_subscribe(&client, channels).await)
+            }
+            HookQuestion::Publish { channel, data } => {
+                HookOutcome::Publish(self.client.publish(&client, &channel, &data).await)
+            }
+            HookQuestion::Rpc { method, data } => {
+                HookOutcome::Rpc(self.client.rpc(&client, &method, &data).await)
+            }
+        }
+    }
+
+    /// The answers for the channels that a client requests, with at most one request. Equal questions share an answer:
+    /// of the cache, or of the request that asks it already.
+    async fn may_subscribe(&self, client: &HookedClient, questions: Vec<ChannelQuestion>) -> ChannelAnswers {
+        let mut answers = ChannelAnswers::default();
+        let (mut waiting, mut asked) = (Vec::new(), Vec::new());
+        let metrics = self.metrics();
+        {
+            let mut decisions = lock(&self.decisions);
+            for question in questions {
+                let key = DecisionKey::new(client, &question);
+                let channel = question.channel.clone();
+                if let Some(answer) = decisions.find(&key, Instant::now()) {
+                    metrics.count_cached();
+                    answers.push(channel, answer);
+                } else if let Some(answer) = decisions.waiting(&key) {
+                    metrics.count_shared();
+                    waiting.push((channel, answer));
+                } else {
+                    let (flight, answer) = decisions.begin(key);
+                    waiting.push((channel, answer));
+                    asked.push((question, flight));
+                }
+            }
+        }
+        if !asked.is_empty() {
+            self.ask_backend(client.clone(), asked);
+        }
+        for (channel, mut answer) in waiting {
+            let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+            answers.push(channel, answer.unwrap_or(HookReply::Unavailable));
+        }
+        answers
+    }
+
+    /// Asks in a task of its own: others may wait for the answer when this client is gone.
+    fn ask_backend(&self, client: HookedClient, asked: Vec<(ChannelQuestion, cache::Flight)>) {
+        let (backend, decisions) = (Arc::clone(&self.client), Arc::clone(&self.decisions));
+        let stop = self.drain.clone();
+        self.drain.spawn(async move {
+            let (questions, flights): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            let answers = tokio::select! {
+                answers = backend.subscribe(&client, &questions) => answers,
+                () = stop.stopped() => vec![HookReply::Unavailable; questions.len()],
+            };
+            let mut decisions = lock(&decisions);
+            for (flight, answer) in flights.into_iter().zip(answers) {
+                decisions.finish(flight, answer, &client.identity, Instant::now());
+            }
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether bytes are one JSON value.
+fn is_json(data: &Bytes) -> bool {
+    serde_json::from_slice::<&serde_json::value::RawValue>(data).is_ok()
+}
+
+#[cfg(test)]
+mod tests;
