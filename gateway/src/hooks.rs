@@ -18,13 +18,15 @@ mod protocol;
 mod question;
 mod settings;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::drain::Drain;
-use cache::{DecisionCache, DecisionKey};
+use cache::{DecisionCache, DecisionKey, Flight};
 use client::HookClient;
 
 pub use metrics::HookMetrics;
@@ -34,19 +36,39 @@ pub use question::{
 };
 pub use settings::{HookEvent, HookLimits, HookSettings, HookSigner, HookUrls};
 
+/// How long the questions of one connection are collected for one request: a client sends its commands together.
+const BATCH_WINDOW: Duration = Duration::from_millis(2);
+
 /// Asks the hooks of a configuration.
 #[derive(Debug)]
 pub struct Hooks {
     client: Arc<HookClient>,
     decisions: Arc<Mutex<DecisionCache>>,
+    /// The questions that wait for others of the same connection, by its id.
+    batches: Arc<Mutex<HashMap<String, Batch>>>,
     drain: Drain,
+}
+
+/// A question that is being asked.
+type Asked = (ChannelQuestion, Flight);
+
+/// Questions of one connection.
+#[derive(Debug)]
+struct Batch {
+    client: HookedClient,
+    asked: Vec<Asked>,
 }
 
 impl Hooks {
     /// Asks with these settings and this TLS configuration.
     pub fn new(settings: HookSettings, tls: Arc<rustls::ClientConfig>, drain: Drain) -> Arc<Self> {
         let decisions = Arc::new(Mutex::new(DecisionCache::new(settings.limits.cache)));
-        Arc::new(Self { client: Arc::new(HookClient::new(settings, tls)), decisions, drain })
+        Arc::new(Self {
+            client: Arc::new(HookClient::new(settings, tls)),
+            decisions,
+            batches: Arc::default(),
+            drain,
+        })
     }
 
     /// Whether an event has a hook.
@@ -80,7 +102,8 @@ impl Hooks {
         }
     }
 
-    /// The answers for the channels that a client requests, with at most one request. Equal questions share an answer:
+    /// The answers for the channels that a client requests, with at most one request; commands of one connection that
+    /// arrive within [`BATCH_WINDOW`] share it. Equal questions share an answer:
     /// of the cache, or of the request that asks it already.
     async fn may_subscribe(&self, client: &HookedClient, questions: Vec<ChannelQuestion>) -> ChannelAnswers {
         let mut answers = ChannelAnswers::default();
@@ -105,7 +128,7 @@ impl Hooks {
             }
         }
         if !asked.is_empty() {
-            self.ask_backend(client.clone(), asked);
+            self.ask_together(Batch { client: client.clone(), asked });
         }
         for (channel, mut answer) in waiting {
             let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
@@ -114,21 +137,56 @@ impl Hooks {
         answers
     }
 
-    /// Asks in a task of its own: others may wait for the answer when this client is gone.
-    fn ask_backend(&self, client: HookedClient, asked: Vec<(ChannelQuestion, cache::Flight)>) {
+    fn spawn(&self, batch: Batch) {
         let (backend, decisions) = (Arc::clone(&self.client), Arc::clone(&self.decisions));
-        let stop = self.drain.clone();
+        self.drain.spawn(ask(backend, decisions, batch, self.drain.clone()));
+    }
+
+    /// Asks questions together with those that the same connection asks now. In a task of its own: others may wait for
+    /// the answer when this client is gone.
+    fn ask_together(&self, batch: Batch) {
+        let id = batch.client.id.clone();
+        if id.is_empty() {
+            // All channels of a connect command or of an event stream: no others follow.
+            return self.spawn(batch);
+        }
+        let mut batches = lock(&self.batches);
+        match batches.get_mut(&id) {
+            Some(waiting) if Arc::ptr_eq(&waiting.client.identity, &batch.client.identity) => {
+                waiting.asked.extend(batch.asked);
+                return;
+            }
+            // The connection has another login now: its questions must not mix.
+            Some(_) => {
+                drop(batches);
+                return self.spawn(batch);
+            }
+            None => batches.insert(id.clone(), batch),
+        };
+        drop(batches);
+        let (backend, decisions) = (Arc::clone(&self.client), Arc::clone(&self.decisions));
+        let (batches, drain) = (Arc::clone(&self.batches), self.drain.clone());
         self.drain.spawn(async move {
-            let (questions, flights): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            let answers = tokio::select! {
-                answers = backend.subscribe(&client, &questions) => answers,
-                () = stop.stopped() => vec![HookReply::Unavailable; questions.len()],
-            };
-            let mut decisions = lock(&decisions);
-            for (flight, answer) in flights.into_iter().zip(answers) {
-                decisions.finish(flight, answer, &client.identity, Instant::now());
+            tokio::time::sleep(BATCH_WINDOW).await;
+            let batch = lock(&batches).remove(&id);
+            if let Some(batch) = batch {
+                ask(backend, decisions, batch, drain).await;
             }
         });
+    }
+}
+
+/// Asks the backend, and keeps the answers.
+async fn ask(backend: Arc<HookClient>, decisions: Arc<Mutex<DecisionCache>>, batch: Batch, drain: Drain) {
+    let Batch { client, asked } = batch;
+    let (questions, flights): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+    let answers = tokio::select! {
+        answers = backend.subscribe(&client, &questions) => answers,
+        () = drain.stopped() => vec![HookReply::Unavailable; questions.len()],
+    };
+    let mut decisions = lock(&decisions);
+    for (flight, answer) in flights.into_iter().zip(answers) {
+        decisions.finish(flight, answer, &client.identity, Instant::now());
     }
 }
 

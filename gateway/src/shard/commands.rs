@@ -28,6 +28,7 @@ use crate::login::{Authenticator, Credentials, LoginOutcome};
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, HistoryResponse, NodeResponse, Published, RecoverFrom, RequestId};
 use crate::node::namespace::{Namespaces, ResolvedChannel};
+pub(super) use hooks::add_waiting;
 pub(super) use login::finish;
 
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.

@@ -142,6 +142,16 @@ impl PendingReplies {
         self.iter().filter(is_rpc).count()
     }
 
+    /// The subscribe commands that wait for their turn.
+    pub(super) fn subscribes(&self) -> impl Iterator<Item = &SubscribeRequest> {
+        self.iter().filter_map(|slot| match slot {
+            PendingReply::Deferred {
+                command: Command { request: Request::Subscribe(request), .. }, ..
+            } => Some(request),
+            _ => None,
+        })
+    }
+
     /// Whether a command on this channel is deferred, or waits for the check of its token or for a hook, so that later
     /// ones must wait.
     pub(super) fn defers(&self, channel: &ChannelName) -> bool {

@@ -135,6 +135,7 @@ impl Session {
             // A client may try again with another token.
             client.clone_from(&self.client_meta);
         }
+        commands::add_waiting(&mut action, self.pending.subscribes(), &self.identity, context);
         action
     }
 

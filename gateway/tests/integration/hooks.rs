@@ -85,10 +85,15 @@ impl Socket {
 
     /// Connects with a connect command. Also returns the reply.
     async fn connect(gateway: &Gateway, connect: Value) -> (Self, Value) {
-        let raw = RawWebSocket::open_with(gateway.address(), "/ws", &[]).await;
-        let mut socket = Self { raw, received: VecDeque::new() };
+        let mut socket = Self::open(gateway).await;
         let reply = socket.request(&json!({ "id": 1, "connect": connect })).await;
         (socket, reply)
+    }
+
+    /// Opens a socket without a connect command.
+    async fn open(gateway: &Gateway) -> Self {
+        let raw = RawWebSocket::open_with(gateway.address(), "/ws", &[]).await;
+        Self { raw, received: VecDeque::new() }
     }
 
     async fn send(&mut self, command: &Value) {

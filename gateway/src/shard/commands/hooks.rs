@@ -65,6 +65,28 @@ pub(super) fn ask_subscribe(
     Ok(SessionAction::LogIn { id, purpose: LoginPurpose::Subscribe(Box::new(request)), credentials })
 }
 
+/// Adds the channels of subscribe commands that wait for their turn to the question of one whose turn it is: the decisions
+/// are cached until then.
+pub(in crate::shard) fn add_waiting<'r>(
+    action: &mut SessionAction,
+    waiting: impl Iterator<Item = &'r SubscribeRequest>,
+    identity: &Identity,
+    context: &SessionContext<'_>,
+) {
+    let SessionAction::LogIn { credentials: Credentials::Hook(request), .. } = action else { return };
+    let HookQuestion::Subscribe(channels) = &mut request.question else { return };
+    for request in waiting {
+        if channels.len() >= context.limits.channels_per_connection {
+            return;
+        }
+        let checked = check_subscribe(&request.channel, request, None, identity, Holds::default(), context);
+        let is_new = !channels.iter().any(|asked| asked.channel.as_str() == request.channel);
+        if checked.is_err_and(|error| error.awaits_hook()) && is_new {
+            channels.extend(question(&request.channel, request));
+        }
+    }
+}
+
 /// Asks whether a client may publish.
 pub(super) fn ask_publish(
     id: u32,

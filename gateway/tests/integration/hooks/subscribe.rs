@@ -76,6 +76,42 @@ async fn all_channels_of_a_connect_command_are_one_request() {
 }
 
 #[tokio::test]
+async fn subscribe_commands_that_arrive_together_share_a_request() {
+    let server = HookServer::start(|call| Answer::allow(call, |name| name != "hooked:7")).await;
+    let gateway = start(&server, "").await;
+    // As SDKs reconnect: the connect command and the subscriptions in one frame.
+    let frame = |connect: Value| {
+        let subscribe =
+            |n: u32| json!({ "id": n + 2, "subscribe": { "channel": format!("hooked:{n}") } }).to_string();
+        let commands = (0..50).map(subscribe);
+        [json!({ "id": 1, "connect": connect }).to_string()].into_iter().chain(commands).collect::<Vec<_>>()
+    };
+    for (user, connect) in [("42", json!({ "token": token("42") })), ("", json!({}))] {
+        let before = server.calls().len();
+        let mut socket = Socket::open(&gateway).await;
+        socket.raw.text(&frame(connect).join("\n")).await;
+        assert!(socket.next().await["connect"].is_object());
+        for n in 0..50 {
+            let reply = socket.next().await;
+            assert_eq!(
+                (reply["id"].as_u64(), reply["subscribe"].is_object()),
+                (Some(n + 2), n != 7),
+                "{reply}"
+            );
+        }
+        let calls = &server.calls()[before..];
+        let channels: usize = calls.iter().map(|call| call.channels().len()).sum();
+        assert_eq!((calls[0].body["user"].as_str(), channels), (Some(user), 50));
+        if user.is_empty() {
+            // They are collected for a moment.
+            assert!(calls.len() < 25, "{} calls", calls.len());
+        } else {
+            assert_eq!(calls.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
 async fn all_channels_of_an_event_stream_are_one_request() {
     let server = HookServer::start(|call| Answer::allow(call, |name| name != "hooked:no")).await;
     let gateway = start(&server, "").await;
