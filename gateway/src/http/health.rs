@@ -53,7 +53,10 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
     } else {
         let links = state.node.links();
         let link_down = links.iter().find(|(binding, link)| binding.affects_readiness && !link.up);
-        link_down.map(|(binding, link)| link_down_reason(binding, link))
+        let reason = link_down.map(|(binding, link)| link_down_reason(binding, link));
+        // Until then, no login can be checked.
+        let is_loaded = state.node.authenticator().revocations().is_loaded();
+        reason.or_else(|| (!is_loaded).then(|| "the revocations were not read from Redis yet".to_owned()))
     };
     match reason {
         None => Json(json!({ "ready": true })).into_response(),

@@ -128,6 +128,11 @@ impl Revocations {
         self.shared.get().map(|shared| &*shared.store)
     }
 
+    /// Whether logins can be checked: the hash was read once since the start.
+    pub fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Ordering::Acquire)
+    }
+
     /// The number of revocations and commands in effect.
     pub fn len(&self) -> usize {
         self.table.read().unwrap_or_else(PoisonError::into_inner).len()
@@ -166,7 +171,7 @@ impl Revocations {
 
     fn look_up(&self, decide: impl FnOnce(&RevocationTable, UnixSeconds) -> bool) -> Option<bool> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        self.is_loaded.load(Ordering::Acquire).then(|| decide(&table, unix_now()))
+        self.is_loaded().then(|| decide(&table, unix_now()))
     }
 
     /// Revokes logins on all nodes, for `ttl`. All of them or none.
@@ -265,7 +270,7 @@ impl Revocations {
             }
             match store.read(self.key().as_bytes(), KeyType::Hash).await {
                 // The watch of the key decides when it is loaded.
-                Ok(Some(value)) => self.merge_value(&value, self.is_loaded.load(Ordering::Acquire)),
+                Ok(Some(value)) => self.merge_value(&value, self.is_loaded()),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "revocations cannot be read"),
             }
@@ -285,7 +290,7 @@ impl KeyEvents for Revocations {
             return;
         }
         // Commands that were stored before this node started concern earlier connections.
-        let was_loaded = self.is_loaded.load(Ordering::Acquire);
+        let was_loaded = self.is_loaded();
         if let Some(value) = value {
             self.merge_value(value, was_loaded);
         }

@@ -8,34 +8,26 @@ use crate::auth::{Identity, UnixSeconds, unix_now};
 /// How long a client may take to present a new token after its login or subscription has expired.
 const GRACE: Duration = Duration::from_secs(25);
 
-/// When a WebSocket session expires.
-#[derive(Debug)]
-pub(super) struct SessionExpiry {
-    /// [`UnixSeconds::MAX`]: never.
-    login: UnixSeconds,
-    /// Boxed, since few connections have one.
-    subscriptions: Option<Box<SubscriptionExpiries>>,
-}
-
-/// The subscriptions whose token expires.
+/// When a WebSocket session expires. Boxed, since an idle connection without a token must not hold it.
 #[derive(Debug, Default)]
-struct SubscriptionExpiries(Vec<(ChannelId, UnixSeconds)>);
+pub(super) struct SessionExpiry(Option<Box<Expiries>>);
 
-impl Default for SessionExpiry {
-    /// Never.
-    fn default() -> Self {
-        Self { login: UnixSeconds::MAX, subscriptions: None }
-    }
+/// What expires.
+#[derive(Debug, Default)]
+struct Expiries {
+    login: Option<UnixSeconds>,
+    /// The subscriptions whose token expires.
+    subscriptions: Vec<(ChannelId, UnixSeconds)>,
 }
 
 impl SessionExpiry {
     /// When the login expires.
     pub(super) fn login(&self) -> Option<UnixSeconds> {
-        Some(self.login).filter(|at| *at != UnixSeconds::MAX)
+        self.0.as_ref()?.login
     }
 
     pub(super) fn set_login(&mut self, expires_at: Option<UnixSeconds>) {
-        self.login = expires_at.unwrap_or(UnixSeconds::MAX);
+        self.change(|expiries| expiries.login = expires_at);
     }
 
     /// Whether the login has expired, and the client did not present a new token in time.
@@ -47,16 +39,22 @@ impl SessionExpiry {
     pub(super) fn set_subscription(&mut self, channel: ChannelId, expires_at: Option<UnixSeconds>) {
         self.remove_subscription(channel);
         if let Some(at) = expires_at {
-            self.subscriptions.get_or_insert_default().0.push((channel, at));
+            self.change(|expiries| expiries.subscriptions.push((channel, at)));
         }
     }
 
     /// The subscription to a channel ended.
     pub(super) fn remove_subscription(&mut self, channel: ChannelId) {
-        let Some(expiries) = &mut self.subscriptions else { return };
-        expiries.0.retain(|(other, _)| *other != channel);
-        if expiries.0.is_empty() {
-            self.subscriptions = None;
+        if self.0.is_some() {
+            self.change(|expiries| expiries.subscriptions.retain(|(other, _)| *other != channel));
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Expiries)) {
+        let expiries = self.0.get_or_insert_default();
+        change(expiries);
+        if expiries.login.is_none() && expiries.subscriptions.is_empty() {
+            self.0 = None;
         }
     }
 
@@ -73,7 +71,7 @@ impl SessionExpiry {
     }
 
     fn subscriptions(&self) -> impl Iterator<Item = (ChannelId, UnixSeconds)> {
-        self.subscriptions.iter().flat_map(|expiries| expiries.0.iter().copied())
+        self.0.iter().flat_map(|expiries| expiries.subscriptions.iter().copied())
     }
 }
 
@@ -119,9 +117,10 @@ mod tests {
         assert!(expiry.time_left().is_some_and(|left| (80..=85).contains(&left.as_secs())));
         expiry.remove_subscription(1);
         expiry.remove_subscription(2);
-        assert!(expiry.subscriptions.is_none(), "it holds no memory");
         expiry.set_login(Some(now - 60));
         assert!(expiry.is_login_over());
+        expiry.set_login(None);
+        assert!(expiry.0.is_none(), "it holds no memory");
     }
 
     #[test]

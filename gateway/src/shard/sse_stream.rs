@@ -43,8 +43,8 @@ pub(super) struct SseStream {
     resume: Resume,
     /// The position in each channel, in order; only for a stream of several channels.
     positions: Vec<StreamPosition>,
-    /// When the stream ends, so that its client reconnects to another node.
-    max_age_at: Option<Tick>,
+    /// When the stream ends, so that its client reconnects to another node; [`Tick::MAX`]: never.
+    max_age_at: Tick,
     /// Who the client is.
     identity: Arc<Identity>,
     /// When its login expires; [`UnixSeconds::MAX`]: never.
@@ -59,7 +59,7 @@ impl SseStream {
             ping,
             resume,
             positions: Vec::new(),
-            max_age_at,
+            max_age_at: max_age_at.unwrap_or(Tick::MAX),
             expires_at: identity.expires_at().unwrap_or(UnixSeconds::MAX),
             identity,
         }
@@ -177,7 +177,7 @@ impl SseStream {
 
     /// A heartbeat is due; the next one follows after at most `interval`.
     pub(super) fn on_heartbeat(&self, now: Tick, interval: Duration) -> SseAction {
-        if self.max_age_at.is_some_and(|max_age_at| max_age_at <= now) {
+        if self.max_age_at <= now {
             SseAction::End
         } else if self.ping {
             SseAction::Send(sse::ping(interval))

@@ -145,6 +145,61 @@ for (const encoding of ENCODINGS) {
   });
 }
 
+for (const encoding of ENCODINGS) {
+  scenario(`jwt, ${encoding}: the SDK refreshes the token of a subscription (sub_refresh)`, async (stage) => {
+    const { redis, gateway } = await start(stage, config(`hmac_secret = "${SECRET}"\nleeway = "0s"`));
+    const sdk = await client(stage, gateway, encoding, { token: await token({ sub: "42" }) }).connect();
+    let calls = 0;
+    const getToken = ({ channel }) => token({ sub: "42", channel, exp: now() + 2 }).finally(() => (calls += 1));
+    const { subscription, publications, changes } = subscribe(sdk, "private:1", getToken);
+    await subscription.ready(10_000);
+    await until("two refreshes", () => calls >= 3);
+    await redis.publish("private:1", "1");
+    await until("it is received", () => publications.length > 0);
+    assert.deepEqual([changes, sdk.errors], [["subscribing 0", "subscribed"], []]);
+  });
+
+  scenario(`jwt, ${encoding}: a subscription that is not refreshed ends alone (2501) and comes back`, async (stage) => {
+    const { redis, gateway } = await start(stage, config(`hmac_secret = "${SECRET}"\nleeway = "5m"`));
+    const sdk = await client(stage, gateway, encoding, { token: await token({ sub: "42" }) }).connect();
+    // Accepted because of the leeway; of the 25 seconds after its expiry, 5 are left. The SDK tries to refresh it.
+    const first = await token({ sub: "42", channel: "private:1", exp: now() - 20 });
+    let ended = false;
+    const getToken = ({ channel }) => (ended ? token({ sub: "42", channel }) : Promise.reject(new Error("later")));
+    const { subscription, publications, changes } = subscribe(sdk, "private:1", getToken, first);
+    subscription.on("subscribing", ({ code }) => (ended ||= code === 2501));
+    await subscription.ready(10_000);
+    const other = await sdk.subscribe("user:42");
+    await until("it is subscribed again", () => changes.at(-1) === "subscribed" && changes.length > 2, 2 * WAIT_TIMEOUT_MS);
+    assert.deepEqual(changes, ["subscribing 0", "subscribed", "subscribing 2501", "subscribed"]);
+    await redis.publish("private:1", "1");
+    await redis.publish("user:42", "1");
+    await until("both are received", () => publications.length > 0 && other.publications.length > 0);
+    assert.deepEqual(sdk.errors.filter((error) => error.startsWith("connecting") || error.startsWith("disconnected")), []);
+  });
+}
+
+scenario("jwt: after a revocation, the SDK comes back with a new token, and an EventSource is refused", async (stage) => {
+  const key = "a-key-of-the-http-api-for-this-test";
+  const { gateway } = await start(stage, `[api]\nkey = "${key}"\n${config()}`);
+  const tokens = [];
+  const getToken = async () => {
+    tokens.push(await token({ sub: "42", iat: now() }));
+    return tokens.at(-1);
+  };
+  const sdk = await client(stage, gateway, "json", { getToken }).connect();
+  const other = await client(stage, gateway, "json", { token: await token({ sub: "43" }) }).connect();
+  const body = JSON.stringify({ user: "42" });
+  const response = await fetch(`${gateway.http}/api/revoke`, { method: "POST", headers: { "X-API-Key": key }, body });
+  assert.deepEqual(await response.json(), { result: {} });
+  await until("it was disconnected", () => sdk.errors.some((error) => error.startsWith("connecting 3005 ")));
+  await until("it is connected again", () => sdk.client.state === "connected");
+  assert.ok(tokens.length > 1);
+  assert.equal(await status(gateway, "user:42", tokens[0]), 401);
+  assert.equal(await status(gateway, "user:42", tokens.at(-1)), 200);
+  assert.deepEqual([other.client.state, other.errors], ["connected", []]);
+});
+
 for (const alg of ["RS256", "ES256", "EdDSA"]) {
   scenario(`jwt: ${alg} with a public key in PEM`, async (stage) => {
     const file = join(stage.directory(), "key.pem");
@@ -204,6 +259,18 @@ const now = () => Math.floor(Date.now() / 1000);
 /** A token with these claims, signed with `key`. */
 function token(claims, { alg, key } = HMAC) {
   return new SignJWT(claims).setProtectedHeader({ alg, typ: "JWT" }).sign(key);
+}
+
+/** Subscribes with tokens; records publications and changes of the state. */
+function subscribe(sdk, channel, getToken, first = "") {
+  const subscription = sdk.client.newSubscription(channel, { getToken, token: first });
+  const [publications, changes] = [[], []];
+  subscription.on("publication", (publication) => publications.push(publication));
+  subscription.on("subscribing", ({ code }) => changes.push(`subscribing ${code}`));
+  subscription.on("subscribed", () => changes.push("subscribed"));
+  subscription.on("unsubscribed", ({ code }) => changes.push(`unsubscribed ${code}`));
+  subscription.subscribe();
+  return { subscription, publications, changes };
 }
 
 /** The code with which the gateway refuses a subscription. */
