@@ -193,7 +193,7 @@ pub struct ControlCounters {
     pub gaps: [Counter; GAP_REASONS.len()],
 }
 
-/// The reasons of gaps as label values, in the order of [`ControlCounters::gaps`].
+/// Gap reasons as label values, in the order of [`ControlCounters::gaps`].
 pub const GAP_REASONS: [&str; 6] =
     ["link-down", "queue-full", "too-large", "unknown-position", "history-too-short", "log-lost"];
 

@@ -1,24 +1,24 @@
-//! The permissions of a namespace: which clients may use which operation of its channels.
+//! The permissions of a namespace: which clients may perform which operations on its channels.
 
 use std::fmt;
 
 use super::Identity;
 use super::template::ChannelTemplate;
 
-/// A rule that permits clients an operation.
+/// A rule that permits an operation to some clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// Every client; clients without a login only if the configuration lets them in.
+    /// Every client. Clients without a login are included only if the configuration admits them.
     Anyone,
     /// Clients whose login names a user.
     Authenticated,
     /// Clients that are subscribed to the channel.
     Subscribers,
-    /// Clients whose identity the name of the channel contains.
+    /// Clients whose identity is part of the channel name.
     Owner,
     /// Clients with a token that names the channel: a claim, a subscription token or a signed name.
     Token,
-    /// Clients that a hook of the application permits it.
+    /// Clients that the application's hook permits.
     Hook,
 }
 
@@ -40,7 +40,7 @@ impl Grant {
     }
 }
 
-/// Which clients may use an operation: those that one of its grants applies to. Empty: nobody.
+/// The clients that may perform an operation: those to which at least one grant applies. Empty: no client.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Access(u8);
 
@@ -89,15 +89,15 @@ pub struct AccessRules {
     pub publish: Access,
     /// Which clients may read the history.
     pub read_history: Access,
-    /// Its patterns that name the identity, for [`Grant::Owner`].
+    /// The channel patterns that contain the client's identity, for [`Grant::Owner`].
     pub owned: Box<[ChannelTemplate]>,
     /// Values that a client's identity must have, for every operation.
     pub require: Box<[Requirement]>,
-    /// [`Grant::Hook`] permits an operation while the hook gives no answer.
+    /// Whether [`Grant::Hook`] permits an operation if the hook does not answer.
     pub permits_without_hook: bool,
 }
 
-/// A field with the values of which a client must have one.
+/// A field and its accepted values. A client must have one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// The name of the field.
@@ -115,7 +115,7 @@ impl Requirement {
 }
 
 impl Default for AccessRules {
-    /// Clients may do nothing, except that a subscriber may read.
+    /// Permits nothing, except that subscribers may read the history.
     fn default() -> Self {
         Self {
             subscribe: Access::NOBODY,
@@ -143,12 +143,12 @@ impl Operation {
     /// All operations.
     pub const ALL: [Self; 3] = [Self::Subscribe, Self::Publish, Self::ReadHistory];
 
-    /// The operation of a setting of the namespace.
+    /// The operation that a namespace setting controls.
     pub fn parse(setting: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|operation| operation.setting() == setting)
     }
 
-    /// What a client does, in messages: "may not …".
+    /// The verb for messages: "may not …".
     pub fn verb(self) -> &'static str {
         match self {
             Self::Subscribe => "subscribe",
@@ -157,7 +157,7 @@ impl Operation {
         }
     }
 
-    /// The setting of the namespace that permits it.
+    /// The namespace setting that controls it.
     pub fn setting(self) -> &'static str {
         match self {
             Self::Subscribe => "subscribe",

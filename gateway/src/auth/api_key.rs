@@ -28,7 +28,7 @@ pub use permissions::ApiPermissions;
 pub enum ApiAuth {
     /// Requests must contain one of these keys.
     Keys(Vec<ApiKey>),
-    /// Development mode (`--dev`) without a key: all requests except those of pages of other origins.
+    /// Development mode (`--dev`) without a key: all requests except cross-origin ones.
     Development(Arc<ApiPermissions>),
     /// No key is configured: no requests.
     #[default]
@@ -58,7 +58,7 @@ impl ApiSecrets {
 }
 
 impl ApiKey {
-    /// A key whose secrets may change: `secrets` returns those that are valid now.
+    /// Creates a key whose secrets may change: `secrets` returns the ones that are currently valid.
     pub fn new(
         permissions: ApiPermissions,
         secrets: impl Fn() -> Arc<ApiSecrets> + Send + Sync + 'static,
@@ -68,7 +68,7 @@ impl ApiKey {
 }
 
 impl ApiAuth {
-    /// Authenticates a request, and returns what it may do. Like in Centrifugo, the query may contain the key
+    /// Authenticates a request, and returns its permissions. As in Centrifugo, the query may contain the key
     /// (`api_key`).
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl ApiAuth {
     }
 }
 
-/// What the key with this secret permits. All secrets of all keys are compared.
+/// Returns the permissions of the key with this secret. Compares the secret with those of all keys.
 fn find(keys: &[ApiKey], presented: &str) -> Option<Arc<ApiPermissions>> {
     let presented = digest_of(presented);
     let found = keys.iter().fold(None, |found, key| {

@@ -32,7 +32,7 @@ pub struct ChannelRequest<'a> {
     pub is_subscribed: bool,
     /// The client presented a valid token for this channel, in addition to its login.
     pub has_token: bool,
-    /// The answer of the hook for this operation; `None`: it was not asked.
+    /// The hook's answer for this operation; `None` if the hook was not called.
     pub hook: Option<HookAnswer>,
 }
 
@@ -74,8 +74,8 @@ impl Authorizer {
         Ok(self.api.check(headers, query, &self.origins)?)
     }
 
-    /// Decides whether a client may use an operation of a channel. One of the rules of the namespace must permit it, and
-    /// the client must meet all its requirements.
+    /// Decides whether a client may perform an operation on a channel. At least one rule of the namespace must permit
+    /// it, and the client must meet all requirements of the namespace.
     ///
     /// # Errors
     /// Why not; [`Denial::HookNotAsked`] if the answer of the hook decides.
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(decide_with_hook(&identity, &lenient, "a", Some(Unavailable)), Ok(()));
         assert_eq!(decide_with_hook(&identity, &lenient, "a", Some(Denied)), Err(Denial::Hook));
         assert_eq!(decide_with_hook(&identity, &lenient, "a", None), Err(Denial::HookNotAsked));
-        // The hook is not asked if another rule permits, and cannot replace a requirement.
+        // The hook is not called if another rule permits the operation, and it cannot replace a requirement.
         let both = rules(&[Grant::Hook, Grant::Authenticated], "");
         assert_eq!(decide_with_hook(&identity, &both, "a", None), Ok(()));
         let required = rules(&[Grant::Hook], "admin");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     proptest! {
-        /// The default permits no client anything that does not depend on a subscription.
+        /// By default, a client without a subscription has no permission.
         #[test]
         fn the_default_is_to_deny(name in "[a-z:]{1,8}", login in 0..3) {
             let identity = match login { 0 => Identity::guest(false), 1 => Identity::guest(true), _ => user(&name) };

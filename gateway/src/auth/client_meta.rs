@@ -16,7 +16,7 @@ const KEPT_HEADERS: [HeaderName; 5] = [
     header::AUTHORIZATION,
 ];
 
-/// What is kept of a client's request until its permissions are decided. It contains secrets: cookies and tokens.
+/// The part of a client's request that is kept until its permissions are decided. Contains secrets: cookies and tokens.
 #[derive(Clone, PartialEq)]
 pub struct ClientMeta {
     peer: SocketAddr,
@@ -24,11 +24,11 @@ pub struct ClientMeta {
     network: Option<ClientNetwork>,
     headers: HeaderMap,
     query: Option<Box<str>>,
-    /// What hooks get of the request.
+    /// The part of the request that hooks receive.
     forwarded: HeaderMap,
 }
 
-/// The header fields and cookies of clients that hooks get.
+/// The header fields and cookies that are forwarded to hooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedFields {
     /// Names of header fields; not `Cookie`.
@@ -60,7 +60,7 @@ impl ForwardedFields {
 }
 
 impl ClientMeta {
-    /// Keeps what authentication needs of a request from this peer.
+    /// Keeps the parts of a request from this peer that authentication needs.
     pub fn new<B>(request: &Request<B>, peer: SocketAddr, proxies: &TrustedProxies) -> Self {
         let mut headers = HeaderMap::new();
         for name in KEPT_HEADERS {
@@ -101,7 +101,7 @@ impl ClientMeta {
         self
     }
 
-    /// The fields that hooks get.
+    /// The fields that hooks receive.
     pub fn forwarded(&self) -> &HeaderMap {
         &self.forwarded
     }

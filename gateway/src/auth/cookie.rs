@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// The most cookies of the wanted names that are tried: each may cost the HMACs of all secrets.
+/// Maximum number of matching cookies to try: each may require an HMAC with every secret.
 const COOKIES_MAX: usize = 8;
-/// The most bytes of a cookie value. Browsers store at most 4096 bytes of name and value.
+/// Maximum size of a cookie value. Browsers store at most 4096 bytes of name and value.
 const VALUE_BYTES_MAX: usize = 4096;
 
 /// The cookies that have one of the names: name and value, in the order of the request.

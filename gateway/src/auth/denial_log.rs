@@ -61,8 +61,8 @@ pub fn log_api_denial(
     log(denial, client, None, channel, key);
 }
 
-/// Logs that a command of a client was rejected, as [`log_denial`] does. `peer` is the address of the peer if nothing else
-/// of the client's request is kept.
+/// Logs that a command of a client was rejected, as [`log_denial`] does. `peer` is the address of the peer, for clients
+/// whose request is no longer kept.
 pub fn log_command_denial(
     denial: Denial,
     client: Option<&ClientMeta>,

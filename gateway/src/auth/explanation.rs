@@ -1,4 +1,4 @@
-//! Explains how a permission was decided, for operators: each rule that was looked at, and whether it applies.
+//! Explains how a permission was decided, for operators: each rule that was evaluated, and whether it applies.
 //!
 //! Never decides: the decision comes from [`Authorizer::channel`].
 
@@ -12,8 +12,8 @@ use super::{ChannelTemplate, Denial};
 /// How a permission was decided.
 #[derive(Debug)]
 pub struct Explanation {
-    /// The rules of the namespace for the operation, in the order in which they are looked at. All requirements must
-    /// apply, and one of the other rules.
+    /// The namespace's rules for the operation, in the order of evaluation. All requirements and at least one other
+    /// rule must apply.
     pub rules: Vec<RuleOutcome>,
     /// What was decided.
     pub decision: Result<(), Denial>,

@@ -1,4 +1,4 @@
-//! Who a client is, as its login determined.
+//! The identity of a client, as established by its login.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +16,9 @@ pub const USER: &str = "user";
 /// How a client logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// Not at all, and clients without a login are not let in as `anyone`.
+    /// Not logged in, and clients without a login do not count as `anyone`.
     Guest,
-    /// Not at all, and clients without a login count as `anyone`.
+    /// Not logged in, and clients without a login count as `anyone`.
     Anonymous,
     /// By a session, a token or a ticket.
     Verified,
@@ -26,7 +26,7 @@ pub enum Login {
     Backend,
 }
 
-/// The identity of a client. All connections of one login share it; it never changes, except that it may end.
+/// The identity of a client. All connections of one login share it. It never changes, but it may end.
 pub struct Identity {
     login: Login,
     /// Empty: the login names no user.
@@ -35,9 +35,9 @@ pub struct Identity {
     /// The session or token that it comes from; for revocation.
     source: Option<LoginSource>,
     expires_at: Option<UnixSeconds>,
-    /// When its token was made.
+    /// When its token was issued.
     issued_at: Option<UnixSeconds>,
-    /// What other clients see of it, besides the user: JSON.
+    /// Information for other clients, in addition to the user: JSON.
     info: Option<Bytes>,
     /// Channels that its token names.
     channels: TokenChannels,
@@ -47,14 +47,14 @@ pub struct Identity {
     lease: Option<Box<dyn Lease>>,
 }
 
-/// What lives as long as an identity, such as the watch of its session.
+/// A resource that is released with the identity, such as the watch on its session.
 pub trait Lease: Send + Sync {}
 
 /// The fields of a session or the claims of a token that the configuration selects; each has one value or several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(BTreeMap<Box<str>, Box<[Box<str>]>>);
 
-/// What a login depends on.
+/// The session or token that a login depends on.
 #[derive(Clone, PartialEq, Eq)]
 pub enum LoginSource {
     /// A session in Redis.
@@ -78,7 +78,7 @@ pub struct TokenChannels {
     globs: Box<[WildMatch]>,
 }
 
-/// What a login results in.
+/// The result of a login.
 #[derive(Clone, Default)]
 pub struct LoginResult {
     /// The user; empty: none.
@@ -87,11 +87,11 @@ pub struct LoginResult {
     pub fields: Fields,
     /// The session or token.
     pub source: Option<LoginSource>,
-    /// When it ends, if it does so by itself.
+    /// When it expires; `None` if it does not.
     pub expires_at: Option<UnixSeconds>,
-    /// When the token was made.
+    /// When the token was issued.
     pub issued_at: Option<UnixSeconds>,
-    /// What other clients see of it, besides the user: JSON.
+    /// Information for other clients, in addition to the user: JSON.
     pub info: Option<Bytes>,
     /// Channels that the token names.
     pub channels: TokenChannels,
@@ -104,7 +104,7 @@ impl Identity {
         Self { login, user, fields, source, expires_at, issued_at, info, channels, ended, lease: None }
     }
 
-    /// A client without a login. With `is_anyone` the configuration lists `anonymous`, or no login at all.
+    /// A client without a login. `is_anyone`: the configuration contains `anonymous`, or no login at all.
     pub fn guest(is_anyone: bool) -> Self {
         let login = if is_anyone { Login::Anonymous } else { Login::Guest };
         Self::new(login, LoginResult::default())
@@ -151,17 +151,17 @@ impl Identity {
         self.source.as_ref()
     }
 
-    /// When the login expires by itself.
+    /// When the login expires; `None` if it does not.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at
     }
 
-    /// When its token was made.
+    /// When its token was issued.
     pub fn issued_at(&self) -> Option<UnixSeconds> {
         self.issued_at
     }
 
-    /// What other clients see of it, besides the user: JSON.
+    /// Information for other clients, in addition to the user: JSON.
     pub fn info(&self) -> Option<&Bytes> {
         self.info.as_ref()
     }
@@ -190,7 +190,7 @@ impl Identity {
         *self.user == *user && self.fields == *fields
     }
 
-    /// Passes everything that distinguishes logins to `add`, in parts: equal for equal logins only.
+    /// Passes everything that distinguishes logins to `add`, in parts. Two logins are equal only if their parts are.
     pub fn describe(&self, add: &mut impl FnMut(&[u8])) {
         add(&[self.login as u8]);
         add(self.user.as_bytes());
@@ -216,7 +216,7 @@ impl Identity {
         add(b"");
     }
 
-    /// Whether a token with this identity permits exactly what it permits.
+    /// Whether another token with this identity grants exactly the same permissions.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         self.has(&other.user, &other.fields) && self.channels == other.channels
     }

@@ -2,7 +2,7 @@
 //!
 //! - The URL comes from the configuration, never from a token, and uses TLS ([`HttpUrl`](crate::http_client::HttpUrl)).
 //! - One task reads the set ([`JwksVerifier::run`]): at start, early before it expires, and when a token names an
-//!   unknown key. All tokens that wait share one read. Reads because of unknown keys have a minimum distance, and a key
+//!   unknown key. All tokens that wait share one read. Reads for unknown keys have a minimum interval, and a key
 //!   that is still missing afterwards is remembered as missing for a while.
 //! - While the server does not answer, the last set is used, at most [`JwksSettings::stale_max`]. A token whose key is
 //!   not in it is then answered with [`TokenError::KeysUnavailable`], which is temporary.
@@ -28,10 +28,10 @@ pub use cache::JwksSettings;
 pub use error::{JwksError, JwksSettingsError};
 pub use fetcher::{FETCH_TIMEOUT, FetchKeySet, FetchedKeySet, HttpKeySetFetcher};
 
-/// How long a token waits for its key, at most.
+/// The maximum time that a token waits for its key.
 const WAIT_MAX: Duration = FETCH_TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// Verifies tokens with a published key set, besides the keys of the configuration.
+/// Verifies tokens with a published key set, in addition to the configured keys.
 #[derive(Debug)]
 pub struct JwksVerifier {
     cache: Mutex<JwksCache>,
@@ -41,7 +41,7 @@ pub struct JwksVerifier {
     wake: Notify,
 }
 
-/// What tokens are verified with at present.
+/// The keys and rules that currently verify tokens.
 #[derive(Clone, Debug)]
 struct Snapshot {
     verifier: JwtVerifier,
@@ -147,7 +147,8 @@ impl JwksVerifier {
         (verify(&snapshot.verifier), snapshot.reads)
     }
 
-    /// Reads the key set whenever that is due. Runs until it is dropped; without it, no published key is known.
+    /// Reads the key set whenever a read is due. Runs until it is dropped. Without this task, no published key is
+    /// known.
     pub async fn run(&self) {
         loop {
             let next = self.cache().next_read_at();

@@ -1,7 +1,7 @@
 //! JSON Web Tokens (RFC 7519): verification of connection tokens and subscription tokens.
 //!
-//! The claims are those of Centrifugo, so that its tokens are accepted as they are. All of this is pure: keys and time
-//! are arguments.
+//! The claims are those of Centrifugo, so its tokens are accepted unchanged. This module is pure: keys and time are
+//! arguments.
 //!
 //! - A token is at most [`TOKEN_BYTES_MAX`] bytes. Its header must have an `alg` that is supported, no duplicate names
 //!   and no critical extensions. `jwk`, `jku`, `x5u` and `x5c` are ignored: only configured keys verify.
@@ -40,7 +40,7 @@ pub use key::{Curve, VerificationKey};
 pub use key_set::KeySet;
 pub use rules::{JwtRules, USER_BYTES_MAX, USER_CLAIM};
 
-/// Verifies tokens with a fixed set of keys. A change of the keys is another verifier. `Debug` shows no secret.
+/// Verifies tokens with a fixed set of keys. To change the keys, create another verifier. `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct JwtVerifier {
     rules: Arc<JwtRules>,
@@ -64,8 +64,8 @@ impl JwtVerifier {
         Ok(Self { rules: Arc::new(rules), keys: Arc::new(keys), remote_keys: None })
     }
 
-    /// The same verifier with these keys of a published key set, besides those of the configuration. Its HMAC secrets
-    /// are not used.
+    /// The same verifier with these keys of a published key set, in addition to the configured ones. HMAC secrets of
+    /// the set are not used.
     #[must_use]
     pub fn with_remote_keys(&self, keys: Arc<KeySet>) -> Self {
         Self { remote_keys: Some(keys), ..self.clone() }

@@ -8,8 +8,8 @@ use subtle::ConstantTimeEq as _;
 /// Minimum size of a secret.
 pub const MAC_SECRET_BYTES_MIN: usize = 16;
 
-/// Secrets, newest first. The first one signs, all of them verify, so that a secret can be replaced without a break.
-/// `Debug` shows no secret.
+/// Secrets, newest first. The first one signs, all of them verify, so that a secret can be rotated without an
+/// interruption. `Debug` shows no secret.
 #[derive(Clone)]
 pub struct MacKeys(Vec<hmac::Key>);
 
@@ -47,8 +47,8 @@ impl MacKeys {
         code
     }
 
-    /// Whether the code is the one of a text with any of the secrets. `code` may be the beginning of the whole code;
-    /// the caller has checked its length. The comparison takes constant time.
+    /// Whether the code authenticates a text with any of the secrets. `code` may be truncated; the caller has checked
+    /// its length. The comparison takes constant time.
     pub(super) fn verify(&self, text: &str, code: &[u8]) -> bool {
         let matches = self.0.iter().map(|key| {
             let expected = hmac::sign(key, text.as_bytes());

@@ -36,7 +36,7 @@ impl OriginPolicy {
         is_same_origin(origin, headers) || self.is_listed(origin) || self.allows_any()
     }
 
-    /// Whether the cookies of a request count: not if a page of an origin that is only allowed by `*` sends it.
+    /// Whether the cookies of a request are trusted: not if its origin is allowed only by `*`.
     pub fn trusts_cookies(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return !is_cross_site(headers) };
         origin.to_str().is_ok_and(|origin| is_same_origin(origin, headers) || self.is_listed(origin))

@@ -1,6 +1,5 @@
-//! Revocations: logins that no longer count, and commands of the API to connected clients.
-//!
-//! Owns their form in the shared hash, and which login each revocation concerns. Pure.
+//! Revocations: logins that are no longer valid, and API commands to connected clients.  Owns their form in the shared
+//! hash, and which login each revocation concerns. Pure.
 //!
 //! - [`RevokedLogin`]: what a revocation names, and its field in the hash; [`Record`]: the value of a field.
 //! - [`ClientCommand`]: what the API requests once for connected clients.

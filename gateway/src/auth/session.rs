@@ -214,7 +214,7 @@ impl SessionFormat {
         SessionId::new(id).map(|id| self.key.key(&id))
     }
 
-    /// What all keys of sessions start with. Empty if the configured key starts with the placeholder.
+    /// The common prefix of all session keys. Empty if the configured key starts with the placeholder.
     pub fn key_prefix(&self) -> &str {
         self.key.prefix()
     }

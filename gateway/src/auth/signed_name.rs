@@ -65,7 +65,7 @@ pub struct SignedName<'a> {
 /// Why a signed name is rejected. The text is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignedNameError {
-    /// The code is not the one of this name, namespace, expiry and user.
+    /// The code does not match this name, namespace, expiry and user.
     #[error("the signature of the channel name is wrong: it is for another name, namespace, expiry or user")]
     Signature,
     /// The name has expired.

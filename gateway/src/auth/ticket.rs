@@ -32,7 +32,7 @@ pub use grant::{StoredTicket, TicketGrant};
 pub use id::{TICKET_RANDOM_BYTES, TicketId};
 pub use table::TicketTable;
 
-/// The most seconds between the creation of a ticket and its use.
+/// Maximum time between the creation of a ticket and its use, in seconds.
 pub const TICKET_TTL_MAX: u64 = 60;
 /// How long a spent ticket is kept if its login never expires, in seconds.
 pub const RESUME_TTL_MAX: u64 = 24 * 60 * 60;
@@ -51,10 +51,10 @@ pub enum TicketError {
     /// The text is not a ticket, or the ticket is unknown: it was never made, or has expired unused.
     #[error("the ticket is unknown, or has expired unused")]
     Unknown,
-    /// The ticket was used already, and the client did not prove that it was the one that used it.
+    /// The ticket was used before, and the client did not prove that it was the one to use it.
     #[error("the ticket was used already, and `Last-Event-ID` does not prove that the client used it")]
     Spent,
-    /// The login that the ticket makes has ended.
+    /// The login of the ticket has ended.
     #[error("the login of the ticket has expired at {0} (Unix time)")]
     Expired(UnixSeconds),
     /// The stored value is invalid.
@@ -72,7 +72,7 @@ impl TicketKeys {
         Self(keys)
     }
 
-    /// Decides whether a consumed ticket logs a client in. `code` is the one of its `Last-Event-ID`.
+    /// Decides whether a consumed ticket logs a client in. `code` comes from the client's `Last-Event-ID`.
     ///
     /// # Errors
     /// See [`TicketError`].

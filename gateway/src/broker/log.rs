@@ -41,7 +41,7 @@ pub struct LogConfig {
 pub struct AppendOptions {
     /// Tags and publisher.
     pub attributes: Attributes,
-    /// A second publication with the same key within five minutes is not made.
+    /// A second publication with the same key within five minutes is suppressed.
     pub idempotency_key: Option<Arc<str>>,
 }
 

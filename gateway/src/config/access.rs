@@ -1,6 +1,6 @@
 //! `subscribe`, `publish`, `read_history` and `require` of a namespace: its permissions.
 //!
-//! Owns the words for them and their defaults. Must never decide a permission: [`crate::auth`] does.
+//! Owns their keywords and defaults. Must never decide a permission: [`crate::auth`] does.
 
 use super::reader::diagnostics::Location;
 use super::reader::toml_writer::TomlWriter;

@@ -1,4 +1,5 @@
-//! `history` and `replay` in a namespace: what is kept of a channel, and what of it a new subscriber receives.
+//! `history` and `replay` in a namespace: which publications of a channel are kept, and which of them a new subscriber
+//! receives.
 //!
 //! Must never know where the history is stored: that depends on the source.
 

@@ -35,7 +35,7 @@ settings! {
 /// The keys of the secrets that sign requests.
 const SECRET_KEYS: SecretKeys = SecretKeys { inline: "secret", file: "secret_file" };
 
-/// What the gateway decides while a hook gives no valid answer.
+/// The decision of the gateway if a hook gives no valid answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnHookError {
     /// Clients get a temporary error.
@@ -63,9 +63,9 @@ pub struct HooksConfig {
     pub allow_http: bool,
     /// The bounds.
     pub limits: HookLimits,
-    /// What the gateway decides without a valid answer.
+    /// The decision without a valid answer.
     pub on_error: OnHookError,
-    /// The fields of the requests of clients that hooks get.
+    /// The fields of client requests that are forwarded to hooks.
     pub forwarded: ForwardedFields,
     /// The secrets that sign requests.
     pub secrets: SecretSource,
@@ -161,7 +161,7 @@ fn parse_url(text: &str, allow_http: bool) -> Result<HttpUrl, String> {
     })
 }
 
-/// A header field that may be forwarded: not one that the request to the hook has of its own.
+/// A header field that may be forwarded. Fields that the gateway sets in the request to the hook may not.
 fn header_name(text: &str) -> Result<HeaderName, String> {
     const OWN: [HeaderName; 10] = [
         header::HOST,

@@ -35,7 +35,7 @@ pub enum LoginMethod {
     Session(SessionLoginConfig),
     /// By a JSON Web Token.
     Jwt(JwtLoginConfig),
-    /// Clients without a login are let in.
+    /// Clients without a login are admitted.
     Anonymous,
 }
 

@@ -27,7 +27,8 @@ pub enum NodeRequest {
     Attach {
         /// The channel.
         channel: ResolvedChannel,
-        /// The network of the subscribing client, if limits per address apply to it. A new channel is attributed to it.
+        /// The network of the subscribing client, if limits per address apply to it. A new channel is attributed to
+        /// this address.
         network: Option<ClientNetwork>,
     },
     /// Unsubscribe the shard from a channel; no response.

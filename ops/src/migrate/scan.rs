@@ -1,7 +1,7 @@
 //! Scans the source with SCAN, node by node.
 //!
-//! Owns cursors: whether they are still valid, and when a scan restarts. Must never skip a key that exists during the
-//! whole scan; a key may be returned twice.
+//! Owns the cursors: decides whether they are still valid, and when a scan restarts. Must never skip a key that exists
+//! during the whole scan; a key may be returned twice.
 
 use redis::cmd;
 

@@ -1,4 +1,4 @@
-//! The methods of the HTTP API, and what a key needs for each.
+//! The methods of the HTTP API, and the permission that each requires.
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl ApiMethod {
         Self::Why,
     ];
 
-    /// What each method requires: its name, the scope, and what it concerns.
+    /// The name of each method, its scope, and the objects that it affects.
     const fn row(self) -> (&'static str, Scope, Reach) {
         match self {
             Self::Publish => ("publish", Scope::Publish, Reach::Channels),

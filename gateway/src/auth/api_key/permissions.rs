@@ -1,11 +1,11 @@
-//! What an API key permits.
+//! The permissions of an API key.
 
 use wildmatch::WildMatch;
 
 use super::error::ApiAuthError;
 use super::method::{ApiMethod, Reach, Scope};
 
-/// What the key of a request permits.
+/// The permissions of the key that authenticated a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiPermissions {
     name: Box<str>,
@@ -104,7 +104,7 @@ mod tests {
         );
     }
 
-    /// The globs again, written differently: `*` is any text.
+    /// An independent implementation of globs, for comparison: `*` matches any text.
     fn names(globs: &[String], namespace: &str) -> bool {
         globs.iter().any(|glob| match glob.split_once('*') {
             None => glob == namespace,

@@ -1,4 +1,5 @@
-//! When a key set is read again, and what is answered meanwhile. Pure: time and random numbers are arguments.
+//! Decides when a key set is read again, and how tokens are handled in the meantime. Pure: time and random numbers are
+//! arguments.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,21 +9,21 @@ use tokio::time::Instant;
 
 use super::super::jwt::KeySet;
 
-/// The least time between two reads, except after a failure.
+/// The minimum time between two reads, except after a failure.
 pub(super) const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a key id that the set does not contain is remembered as missing.
 pub(super) const MISSING_TTL: Duration = Duration::from_secs(30);
-/// The most key ids that are remembered: tokens of an attacker may name any.
+/// Maximum number of key ids to remember: an attacker's tokens may name any id.
 pub(super) const MISSING_MAX: usize = 1024;
-/// The shortest time until a set is read again, whatever its server says.
+/// The minimum time until a set is read again, whatever its server requests.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// The wait after the first failure; it doubles up to the second value.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How old a key set may become.
+/// The maximum age of a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JwksSettings {
-    /// The set is read again at least this often; more often if its server says so (`max-age`).
+    /// The set is read again at least this often; more often if its server requests it (`max-age`).
     pub refresh_interval: Duration,
     /// How long the last set is used while its server does not answer.
     pub stale_max: Duration,
@@ -37,7 +38,7 @@ impl Default for JwksSettings {
 /// What to do with a token whose key is not in the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyLookup {
-    /// The set was read after the key was asked for, and does not contain it.
+    /// The set was read after the key was requested, and does not contain it.
     Missing,
     /// The set is being read, or will be at once: wait for the result.
     Wait,
@@ -59,11 +60,11 @@ pub(super) struct JwksCache {
     failures: u32,
     /// The earliest time of the next read.
     not_before: Instant,
-    /// Key ids that were asked for before the next read starts.
+    /// Key ids that were requested before the next read starts.
     asked: HashSet<KeyId>,
-    /// Key ids that were asked for before the current read started.
+    /// Key ids that were requested before the current read started.
     awaited: HashSet<KeyId>,
-    /// Key ids that are known to be missing, until when.
+    /// Key ids that are known to be missing, with the time until which this is remembered.
     missing: HashMap<KeyId, Instant>,
 }
 
@@ -140,7 +141,7 @@ impl JwksCache {
         true
     }
 
-    /// The read has returned these keys, which its server wants to be cached for `max_age`. `jitter` is random, from 0
+    /// The read returned these keys, which the server allows to be cached for `max_age`. `jitter` is random, from 0
     /// to 1.
     pub(super) fn read_succeeded(
         &mut self,

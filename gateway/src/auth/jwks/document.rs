@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::super::jwt::{Algorithm, Curve, KeySet, VerificationKey};
 use super::error::JwksError;
 
-/// The most keys in a set; more are an error.
+/// Maximum number of keys in a set; more are an error.
 const KEYS_MAX: usize = 128;
 /// Maximum size of a key id: a token cannot name a longer one.
 const KEY_ID_BYTES_MAX: usize = 256;
@@ -36,11 +36,11 @@ struct Jwk {
     e: Option<String>,
     x: Option<String>,
     y: Option<String>,
-    /// The private part: a key that is published with it is no secret of its owner any more.
+    /// The private part: a key that is published with it is no longer secret.
     d: Option<serde::de::IgnoredAny>,
 }
 
-/// Reads the keys of a set that verify tokens. Symmetric keys are not among them.
+/// Reads the keys of a set that can verify tokens. Symmetric keys are excluded.
 ///
 /// # Errors
 /// If the text is not a JWK set, has too many keys, or none that can be used.

@@ -18,7 +18,7 @@ pub enum JwksError {
     /// The server does not answer in time.
     #[error("no response within {0:?}")]
     Timeout(Duration),
-    /// The server answers with another status than 200.
+    /// The response status is not 200.
     #[error("the response has the status {0}: expected 200, and redirects are not followed")]
     Status(u16),
     /// The response is invalid or ends early.

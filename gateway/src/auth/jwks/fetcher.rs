@@ -1,4 +1,4 @@
-//! Reads a key set over HTTP. The only I/O of this module.
+//! Reads a key set over HTTP. The only part of this module that does I/O.
 //!
 //! Must never follow a redirect, send credentials, or read more than [`BODY_BYTES_MAX`].
 
@@ -42,7 +42,7 @@ pub struct HttpKeySetFetcher {
 }
 
 impl HttpKeySetFetcher {
-    /// Reads from this URL, with this TLS configuration. It should offer no ALPN protocol besides `http/1.1`.
+    /// Reads from this URL, with this TLS configuration. It should offer no ALPN protocol other than `http/1.1`.
     pub fn new(url: HttpUrl, tls: Arc<rustls::ClientConfig>) -> Self {
         Self { url, tls }
     }

@@ -1,6 +1,6 @@
 //! The claims of connection tokens and subscription tokens, as Centrifugo defines them.
 //!
-//! JSON values are kept as the slices that the token contains; they are never parsed and printed again.
+//! JSON values are kept as slices of the token; they are never parsed and serialized again.
 
 use std::collections::BTreeMap;
 
@@ -21,17 +21,17 @@ pub struct ConnectionClaims {
     pub user: String,
     /// When the login ends, if it does.
     pub expires_at: Option<UnixSeconds>,
-    /// When the token was made.
+    /// When the token was issued.
     pub issued_at: Option<UnixSeconds>,
     /// The id of the token (`jti`).
     pub token_id: Option<String>,
-    /// What other clients see of the user: JSON.
+    /// Information about the user for other clients: JSON.
     pub info: Option<Box<RawValue>>,
     /// Channels that the server subscribes the client to, without options.
     pub channels: Vec<String>,
     /// Channels that the server subscribes the client to, with options.
     pub subs: BTreeMap<String, SubscriptionOptions>,
-    /// Data about the connection that no client receives: JSON.
+    /// Data about the connection that is not sent to any client: JSON.
     pub meta: Option<Box<RawValue>>,
     /// The configured fields that the token has, each with one value or several.
     pub fields: BTreeMap<String, Vec<String>>,
@@ -49,7 +49,7 @@ pub struct SubscriptionClaims {
     pub client: Option<String>,
     /// When the subscription ends, if it does.
     pub expires_at: Option<UnixSeconds>,
-    /// When the token was made.
+    /// When the token was issued.
     pub issued_at: Option<UnixSeconds>,
     /// The id of the token (`jti`).
     pub token_id: Option<String>,
@@ -57,13 +57,13 @@ pub struct SubscriptionClaims {
     pub options: SubscriptionOptions,
 }
 
-/// What a token says about a subscription.
+/// The options of a subscription in a token.
 ///
 /// Of Centrifugo's `override`, only `presence` and `join_leave` are read, because a token that hides its client must
 /// hide it. The other overrides are ignored: the rules of the namespace decide.
 #[derive(Clone, Debug, Default)]
 pub struct SubscriptionOptions {
-    /// What other subscribers of the channel see of the user: JSON.
+    /// Information about the user for other subscribers of the channel: JSON.
     pub info: Option<Box<RawValue>>,
     /// Data for the client in the reply: JSON.
     pub data: Option<Box<RawValue>>,
@@ -178,7 +178,7 @@ fn optional<T: for<'de> Deserialize<'de>>(
     value.transpose().map_err(|_| TokenError::Claim(name))
 }
 
-/// JSON in a claim, or, in base64, in another one, which precedes as in Centrifugo.
+/// JSON in a claim, or base64 in another claim, which takes precedence as in Centrifugo.
 fn json_or_base64(
     claims: &Members<'_>,
     name: &str,

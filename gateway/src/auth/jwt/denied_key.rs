@@ -4,7 +4,7 @@
 const JTI: &str = "{jti}";
 /// The placeholder for the user of the token.
 const SUB: &str = "{sub}";
-/// The most bytes that a token fills in.
+/// Maximum number of bytes that a token may insert.
 const VALUE_BYTES_MAX: usize = 512;
 
 /// A key with exactly one placeholder. Other braces, such as those of hash tags, are literal.
@@ -42,7 +42,7 @@ impl DeniedKeyTemplate {
         Ok(Self { prefix: prefix.into(), placeholder, suffix: suffix.into() })
     }
 
-    /// What all keys start with.
+    /// The common prefix of all keys.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -52,8 +52,8 @@ impl DeniedKeyTemplate {
         self.placeholder == Placeholder::TokenId
     }
 
-    /// The key for a token; its bytes are literal. `None` if the token lacks what the template requires, or if that is
-    /// too long.
+    /// The key for a token; its bytes are literal. `None` if the token lacks the required value, or the value is too
+    /// long.
     pub fn key(&self, user: &str, token_id: Option<&str>) -> Option<Vec<u8>> {
         let value = match self.placeholder {
             Placeholder::TokenId => token_id?,

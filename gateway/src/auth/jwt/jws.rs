@@ -1,7 +1,7 @@
 //! The compact serialisation of a signed token (RFC 7515, section 7.1), before its signature is checked.
 //!
-//! Strict: one spelling of each token. Must never use a key or a URL that the token itself contains (`jwk`, `jku`,
-//! `x5u`, `x5c`).
+//! Strict: each token has only one valid encoding. Must never use a key or a URL that the token itself contains (`jwk`,
+//! `jku`, `x5u`, `x5c`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -6,7 +6,7 @@ use super::jws::Jws;
 use super::key::VerificationKey;
 use super::pem;
 
-/// The most keys that are tried for one token. More candidates are ignored: each costs a signature check.
+/// Maximum number of keys to try for one token. Further candidates are ignored, because each costs a signature check.
 const CANDIDATES_MAX: usize = 16;
 
 /// Keys in the order in which they are tried.
@@ -30,7 +30,8 @@ impl KeySet {
         Self(keys)
     }
 
-    /// A set of HMAC secrets, newest first. All of them verify, so that a secret can be replaced without a break.
+    /// A set of HMAC secrets, newest first. All of them verify, so that a secret can be rotated without an
+    /// interruption.
     ///
     /// # Errors
     /// See [`VerificationKey::hmac`].

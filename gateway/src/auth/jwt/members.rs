@@ -1,6 +1,6 @@
 //! The members of a JSON object, by name, with their values as unparsed slices.
 //!
-//! A name that occurs twice is an error: two parsers could take different values.
+//! A duplicate name is an error: two parsers could read different values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// The most members that an object may have.
+/// Maximum number of members of an object.
 const MEMBERS_MAX: usize = 1024;
 
 /// The members of an object. A value is the slice of the text that it was parsed from.

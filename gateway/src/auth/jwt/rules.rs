@@ -1,4 +1,4 @@
-//! What a token must contain besides a valid signature.
+//! The requirements for a token, in addition to a valid signature.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub const USER_CLAIM: &str = "sub";
 /// Maximum size of a user id.
 pub const USER_BYTES_MAX: usize = 256;
 
-/// The conditions of tokens, and which claims become the identity.
+/// The requirements for tokens, and the claims that form the identity.
 #[derive(Clone, Debug)]
 pub struct JwtRules {
     /// The required value of `iss`.
@@ -44,10 +44,10 @@ impl Default for JwtRules {
     }
 }
 
-/// The registered claims that remain of use after the checks.
+/// The registered claims that are used after the checks.
 #[derive(Debug)]
 pub(super) struct Registered {
-    /// When the login that the token makes ends. `expire_at` precedes `exp`; an `expire_at` of 0 means never.
+    /// When the login of the token ends. `expire_at` takes precedence over `exp`; an `expire_at` of 0 means never.
     pub(super) expires_at: Option<UnixSeconds>,
     pub(super) issued_at: Option<UnixSeconds>,
     pub(super) token_id: Option<String>,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::UnixSeconds;
 
-/// What the API requests once for connected clients, on every node.
+/// A command of the API to the connected clients of every node; executed once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCommand {
     /// The clients.
@@ -15,7 +15,7 @@ pub struct ClientCommand {
     pub action: ClientAction,
 }
 
-/// Which clients a command concerns: those that match all given conditions, at least one of which is given.
+/// The clients that a command applies to: those that match all given conditions. At least one condition is required.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientSelector {
     /// The user.
@@ -26,7 +26,7 @@ pub struct ClientSelector {
     pub client: Option<String>,
 }
 
-/// What happens to the selected clients.
+/// The action for the selected clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAction {
@@ -45,7 +45,7 @@ pub enum ClientAction {
         /// The channel.
         channel: String,
     },
-    /// Change when the login expires.
+    /// Change the expiry of the login.
     Refresh {
         /// The new time; one in the past ends the connection.
         expire_at: UnixSeconds,

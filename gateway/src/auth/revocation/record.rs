@@ -20,7 +20,7 @@ pub struct Record {
 impl Record {
     /// The value of the field.
     pub fn to_json(&self) -> Vec<u8> {
-        // Texts and numbers only, which can always be written.
+        // Strings and numbers only, so serialization cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 

@@ -7,7 +7,7 @@ use super::super::identity::{Identity, LoginSource};
 use super::{COMMAND, ClientCommand, Record, RevokedLogin};
 
 /// All revocations that are in effect, and the commands that were seen. A revocation stays in effect until it expires,
-/// also if the hash no longer contains it: a Redis that lost its data must not permit revoked logins again.
+/// even if the hash no longer contains it: data loss in Redis must not re-enable revoked logins.
 #[derive(Debug, Default)]
 pub struct RevocationTable {
     revoked: HashMap<RevokedLogin, Validity>,
@@ -82,7 +82,7 @@ impl RevocationTable {
     /// Whether a login is revoked at `now`.
     ///
     /// A user's tokens count as revoked if they were issued in the second of the revocation or before it, or do not
-    /// state when. A user's sessions do not: they do not state when they began, and their application deletes them.
+    /// state when. A user's sessions do not, because their start time is unknown and the application deletes them.
     pub fn is_revoked(&self, identity: &Identity, now: UnixSeconds) -> bool {
         if self.revoked.is_empty() {
             return false;

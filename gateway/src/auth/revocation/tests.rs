@@ -1,4 +1,4 @@
-//! The table of revocations beside a naive model.
+//! Compares the table of revocations with a naive model.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -26,7 +26,7 @@ impl<'v> Hash<'v> {
         }
     }
 
-    /// The value of a field whose name is `prefix` and `name`.
+    /// The value of the field whose name is `prefix` followed by `name`.
     pub(super) fn field(&self, prefix: &str, name: &str) -> Option<&'v [u8]> {
         let is_field =
             |field: &[u8]| field.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest == name.as_bytes());

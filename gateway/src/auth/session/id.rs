@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// The most bytes of a session id.
+/// Maximum size of a session id.
 const ID_BYTES_MAX: usize = 256;
-/// The fewest and the most characters of an unsigned id whose form is not defined by a framework: fewer are guessed.
+/// Minimum and maximum length of an unsigned id whose form no framework defines: a shorter id could be guessed.
 const OPEN_ID_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
 /// The length of Django's session keys.
 const DJANGO_ID_LENGTH: usize = 32;

@@ -9,7 +9,7 @@ use super::error::SessionError;
 use super::value::{Arena, Bytes, DEPTH_MAX, Decoded, Item, ItemId};
 
 const MALFORMED: SessionError = SessionError::Malformed("serialized Java");
-/// What every stream starts with: the magic number and the version.
+/// The header of every stream: magic number and version.
 const HEADER: &[u8] = &[0xac, 0xed, 0, 5];
 /// The number of the first handle of a stream.
 const FIRST_HANDLE: u32 = 0x7e_0000;
@@ -60,7 +60,7 @@ struct Class<'v> {
     height: usize,
 }
 
-/// What a later part of the stream can refer to.
+/// Elements that later parts of the stream can refer to.
 #[derive(Clone)]
 enum Handle<'v> {
     Value(ItemId),

@@ -83,7 +83,7 @@ impl SessionKind {
             }
             Self::Spring => {
                 let user = &[
-                    // What an application sets that does not use Spring Security.
+                    // The attribute of applications that do not use Spring Security.
                     "/org.springframework.session.FindByIndexNameSessionRepository.PRINCIPAL_NAME_INDEX_NAME",
                     "/SPRING_SECURITY_CONTEXT/authentication/principal/username",
                 ];

@@ -15,12 +15,12 @@ use super::id::SessionId;
 use super::php;
 use super::secrets::{Secret, Secrets};
 
-/// What the message of the HMAC that precedes a cookie's value ends with.
+/// The suffix of the message whose HMAC precedes a cookie's value.
 const PREFIX_VERSION: &str = "v2";
 /// The start of a payload in base64: `{"`.
 const PAYLOAD_START: &[u8] = b"eyJ";
 
-/// What the JSON in an encrypted payload contains. AES-256-CBC has a `mac`, AES-256-GCM has a `tag`.
+/// The JSON in an encrypted payload. AES-256-CBC has a `mac`, AES-256-GCM has a `tag`.
 #[derive(Deserialize)]
 struct LaravelPayload<'p> {
     #[serde(borrow)]

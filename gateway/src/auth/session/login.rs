@@ -1,4 +1,4 @@
-//! What a session says of its user.
+//! The login that a session contains.
 
 use std::collections::BTreeMap;
 

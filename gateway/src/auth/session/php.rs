@@ -8,7 +8,7 @@ use super::error::SessionError;
 use super::value::{Arena, Bytes, DEPTH_MAX, Decoded, Item, ItemId};
 
 const MALFORMED: SessionError = SessionError::Malformed("serialized PHP");
-/// The most digits of an integer, of 64 bits.
+/// Maximum number of digits of a 64-bit integer.
 const INTEGER_DIGITS_MAX: usize = 20;
 
 /// Reads one value.

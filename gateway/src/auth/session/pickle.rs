@@ -13,9 +13,9 @@ use super::value::{Arena, Bytes, Decoded, ITEMS_MAX, Item, ItemId};
 const MALFORMED: SessionError = SessionError::Malformed("pickle");
 /// The newest protocol.
 const PROTOCOL_MAX: u8 = 5;
-/// The most bytes of an integer; a longer one is opaque.
+/// Maximum size of an integer; a longer one is opaque.
 const INTEGER_BYTES_MAX: usize = 16;
-/// The most digits of an integer in protocols 0 and 1.
+/// Maximum number of digits of an integer in protocols 0 and 1.
 const INTEGER_DIGITS_MAX: usize = 39;
 
 /// Reads a pickle.
@@ -36,13 +36,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, SessionError> {
     if is_whole { Ok(Decoded { arena: machine.arena, root }) } else { Err(MALFORMED) }
 }
 
-/// The state of the stack machine that a pickle is a program of.
+/// The state of the stack machine that executes a pickle.
 #[derive(Default)]
 struct Machine<'v> {
     bytes: Bytes<'v>,
     arena: Arena<'v>,
     stack: Vec<ItemId>,
-    /// Heights of the stack at the marks that are not used up.
+    /// Heights of the stack at the unconsumed marks.
     marks: Vec<usize>,
     memo: BTreeMap<u32, ItemId>,
 }

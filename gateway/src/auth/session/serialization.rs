@@ -1,4 +1,4 @@
-//! The serializations of sessions that are not defined by a framework. The first bytes tell them apart.
+//! The serializations of sessions whose format no framework defines. The first bytes identify the format.
 
 use super::super::pointer::Pointer;
 use super::error::SessionError;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{GeneralPurpose, STANDARD, STANDARD_NO_PAD}
 use super::id::SessionId;
 use super::secrets::Secrets;
 
-/// What express-session writes before a signed value.
+/// The prefix that express-session adds to a signed value.
 const EXPRESS_PREFIX: &str = "s:";
 
 /// The id in a cookie of express-session: `s:`, the id, the HMAC without padding.

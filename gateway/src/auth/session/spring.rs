@@ -15,7 +15,7 @@ use super::java;
 use super::json::Json;
 use super::value::{Decoded, Resolved};
 
-/// What the names of attributes start with in the hash.
+/// The prefix of attribute names in the hash.
 const ATTRIBUTE: &str = "sessionAttr:";
 /// The field with the time to live in seconds, which is 0 in a deleted session.
 const TIME_TO_LIVE: &str = "maxInactiveInterval";

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use super::super::pointer::{Pointer, index};
 use super::error::SessionError;
 
-/// The most bytes of a stored session, and of one that is decompressed.
+/// Maximum size of a stored session, before and after decompression.
 pub(super) const SESSION_BYTES_MAX: usize = 1 << 20;
-/// The most elements of a decoded session.
+/// Maximum number of elements of a decoded session.
 pub(super) const ITEMS_MAX: usize = 1 << 16;
-/// The most bytes of a text that is taken from a session.
+/// Maximum size of a text that is taken from a session.
 pub(super) const TEXT_BYTES_MAX: usize = 512;
-/// The most elements of an array that is taken from a session.
+/// Maximum number of elements of an array that is taken from a session.
 pub(super) const LIST_ITEMS_MAX: usize = 256;
 /// The deepest nesting of a session in a format whose reader recurses.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -166,7 +166,7 @@ impl<'v> Arena<'v> {
     }
 }
 
-/// A decoded session: its elements, and which of them is the whole.
+/// A decoded session: its elements, and its root element.
 #[derive(Debug)]
 pub(super) struct Decoded<'v> {
     /// All elements.

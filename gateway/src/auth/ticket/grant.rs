@@ -1,4 +1,4 @@
-//! What a ticket grants, and how it is stored.
+//! The login that a ticket grants, and how it is stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::RESUME_TTL_MAX;
 const NEW: &str = "new:";
 const SPENT: &str = "spent:";
 
-/// The login that a ticket makes.
+/// The login that a ticket grants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TicketGrant {

@@ -6,7 +6,7 @@ use super::super::UnixSeconds;
 use super::grant::StoredTicket;
 use super::id::TicketId;
 
-/// The most tickets, spent ones included.
+/// Maximum number of tickets, including spent ones.
 const TICKETS_MAX: usize = 100_000;
 
 /// Stores tickets like Redis with [`super::CONSUME_SCRIPT`] does.

@@ -1,8 +1,8 @@
 //! The command link: publications and log scripts, in order, in pipelines.
 //!
-//! Owns the connection and the replies. Must never execute a command twice: a publication in flight when the
-//! connection breaks may have been delivered, so its caller gets an error. Only a script that the server did not run,
-//! because it did not know it, is sent again.
+//! Owns the connection and the replies. Must never execute a command twice: a publication in flight when the connection
+//! breaks may have been delivered, so its caller gets an error. Only a script that the server rejected as unknown is
+//! sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

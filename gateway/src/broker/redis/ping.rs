@@ -1,6 +1,6 @@
 //! PING with a timeout.
 //!
-//! Owns the check; the caller drops the connection when it fails.
+//! Owns the check. If it fails, the caller drops the connection.
 
 use std::time::Duration;
 

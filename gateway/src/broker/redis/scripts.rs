@@ -1,4 +1,4 @@
-//! The scripts that keep a log, and their calls.
+//! The scripts that maintain a log, and their calls.
 //!
 //! Owns their texts and hashes, and whether the server of a connection has loaded them. Must never let a script access a
 //! key that is not among its keys: a cluster rejects that.

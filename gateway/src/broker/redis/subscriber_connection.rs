@@ -125,7 +125,7 @@ impl<'a> SubscriberConnection<'a> {
     pub(super) async fn run(&mut self) -> LinkError {
         let failure = self.run_until_failure().await;
         self.receive_queue.end();
-        // While replaying, the waiting messages are dropped: they belong to the gap that has not been reported.
+        // While replaying, waiting messages are dropped: they belong to the gap that is not reported yet.
         while !self.replaying && self.dispatch().is_ok() {
             tokio::task::yield_now().await;
         }

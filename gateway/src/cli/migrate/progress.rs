@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, periodic lines otherwise.
 //!
-//! Must never influence the run.
+//! Must never affect the migration.
 
 use std::cell::RefCell;
 use std::fmt;

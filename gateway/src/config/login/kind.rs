@@ -6,11 +6,11 @@ use crate::auth::session::SessionKind;
 use crate::config::reader::Section;
 use crate::config::reader::setting::quote;
 
-/// The kind that clients without a login have.
+/// The kind of clients without a login.
 const ANONYMOUS: &str = "anonymous";
 /// The kind of tokens.
 const JWT: &str = "jwt";
-/// A kind that this version does not have.
+/// A kind that this version does not support.
 const TICKET: &str = "ticket";
 
 /// What `kind` selects.

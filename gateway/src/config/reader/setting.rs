@@ -13,7 +13,7 @@ use super::document::{Section, kind_of};
 use super::units;
 use crate::redact;
 
-/// How a kind of setting is read and written.
+/// Reads and writes one kind of setting.
 pub(in crate::config) trait SettingKind {
     /// The type of the value.
     type Value;

@@ -1,6 +1,6 @@
 //! Durations and sizes with units: `25s`, `64KiB`.
 //!
-//! Owns the units. Must never check a range: that is part of a setting.
+//! Owns the units. Must never check a range; settings do.
 
 use std::time::Duration;
 

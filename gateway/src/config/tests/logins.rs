@@ -169,7 +169,7 @@ fn an_instance_of_a_login_only_is_separate() {
     // An instance of a namespace is not started twice.
     let config = load(&format!("{redis}{login}{NAMESPACE}redis = \"b\"\n")).unwrap();
     assert_eq!((names(&config.redis), config.login_redis.len()), (texts(&["b"]), 0));
-    // Without a namespace, the instance of a login needs no other use.
+    // An instance that only a login uses needs no namespace.
     let config = load(&format!("redis.b.url = \"redis://b\"\n{login}")).unwrap();
     assert_eq!((config.redis.len(), names(&config.login_redis)), (0, texts(&["b"])));
     let open = [("EARSHOT_OPEN_CHANNELS", "demo")];

@@ -1,4 +1,5 @@
-//! The methods that end what clients have: `disconnect`, `unsubscribe`, `refresh` (as Centrifugo), and `revoke`.
+//! Methods that end logins, connections and subscriptions: `disconnect`, `unsubscribe`, `refresh` (as Centrifugo), and
+//! `revoke`.
 //!
 //! Owns the mapping from JSON. What is accepted has been stored for all nodes.
 

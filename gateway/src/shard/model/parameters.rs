@@ -64,7 +64,7 @@ pub(super) struct Parameters {
     pub(super) idle_clients: u8,
     pub(super) idle_shards: u8,
     pub(super) idle_node: u8,
-    /// The most publications that the broker delivers at a time.
+    /// Maximum number of publications that the broker delivers at a time.
     pub(super) burst: usize,
     /// Bytes by which payloads are padded.
     pub(super) padding: usize,

@@ -45,7 +45,7 @@ fn a_public_key_is_never_an_hmac_secret() {
         let token = sign_with(r#"{"alg":"HS256","typ":"JWT"}"#, PAYLOAD, secret.as_bytes());
         assert_eq!(error(&verifier, &token), Some(TokenError::Algorithm("HS256".to_owned())));
     }
-    // With secrets beside it, the public key is still not one of them.
+    // Even if secrets are configured as well, the public key is never used as one.
     let mut both = KeySet::from_secrets([SECRET]).unwrap();
     both.append(KeySet::from_pem(fixtures::RSA.as_bytes()).unwrap());
     let both = JwtVerifier::new(JwtRules::default(), both).unwrap();
@@ -126,7 +126,7 @@ fn an_unknown_key_is_reported_only_where_a_key_set_is_published() {
     assert_eq!(error(&remote, &wrong), Some(TokenError::Signature));
     let secrets = KeySet::from_secrets(["wrong"]).unwrap();
     assert_eq!(error(&local.with_remote_keys(secrets.into()), &wrong), Some(TokenError::Signature));
-    // Neither does a token of another issuer cause a request.
+    // A token from another issuer does not cause a request either.
     let rules = JwtRules { issuer: Some("https://id.example".to_owned()), ..JwtRules::default() };
     let remote = verifier(rules).with_remote_keys(KeySet::default().into());
     assert_eq!(error(&remote, token), Some(TokenError::Issuer));

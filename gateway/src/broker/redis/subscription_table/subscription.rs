@@ -1,6 +1,6 @@
 //! One topic of the table: its state on the wire, its outage, and its waiters.
 //!
-//! Pure. Must never be changed but by the table, which keeps the counts up to date.
+//! Pure. Only the table may change it, because the table keeps the counts up to date.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
