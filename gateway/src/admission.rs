@@ -1,4 +1,4 @@
-//! The limit of connections, and the permits that connections hold.
+//! The limit of connections, and the permits that connections hold; limits and rates for each user or address.
 //!
 //! A permit moves with its connection and is released on drop, so every code path releases it. Admission counts its own
 //! permits and never reads a metric.
@@ -10,8 +10,14 @@
 //! - *state*: requests for `/health`, `/ready` and `/metrics` even when the reserve is exhausted. Only a connection that
 //!   has sent such a request completely is admitted.
 
+mod keyed_limit;
+mod rate;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use keyed_limit::{KeyedLimit, Share};
+pub use rate::{KeyedRate, Rate, TokenBucket};
 
 /// The pool *state* gets one in this many permits of the reserve.
 const STATE_SHARE: usize = 4;
@@ -35,7 +41,19 @@ pub struct Admission {
 
 /// The permit of one connection, released on drop.
 #[derive(Debug)]
-pub struct Permit(Arc<Pool>);
+pub struct Permit {
+    pool: Arc<Pool>,
+    /// Shares of other limits, which are released with it.
+    shares: Option<Box<Shares>>,
+}
+
+#[derive(Debug)]
+struct Shares {
+    #[expect(dead_code, reason = "it is dropped, not read")]
+    share: Share,
+    #[expect(dead_code, reason = "it is dropped, not read")]
+    others: Option<Box<Self>>,
+}
 
 /// The usage of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +96,17 @@ impl Admission {
     }
 
     /// Exchanges a permit of the reserve for one of the pool *connections*, if one is free.
-    pub fn promote(&self, permit: Permit) -> Permit {
-        if permit.is_reserved() { self.connections.acquire().unwrap_or(permit) } else { permit }
+    pub fn promote(&self, mut permit: Permit) -> Permit {
+        if !permit.is_reserved() {
+            return permit;
+        }
+        match self.connections.acquire() {
+            Some(mut promoted) => {
+                promoted.shares = permit.shares.take();
+                promoted
+            }
+            None => permit,
+        }
     }
 
     /// Returns the usage of each pool.
@@ -95,20 +122,27 @@ impl Admission {
 impl Permit {
     /// Whether the connection exceeds the limit and has a short lifetime.
     pub fn is_reserved(&self) -> bool {
-        self.0.is_reserve
+        self.pool.is_reserve
+    }
+
+    /// Holds a share of another limit until the permit is released.
+    pub fn hold(&mut self, share: Share) {
+        if share.is_counted() {
+            self.shares = Some(Box::new(Shares { share, others: self.shares.take() }));
+        }
     }
 
     /// A permit outside the limits, for tests and benchmarks of a shard.
     pub fn unlimited() -> Self {
         let pool = Pool::new("unlimited", usize::MAX, false);
         pool.used.store(1, Ordering::Relaxed);
-        Self(pool)
+        Self { pool, shares: None }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Release);
+        self.pool.used.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -120,7 +154,7 @@ impl Pool {
     fn acquire(self: &Arc<Self>) -> Option<Permit> {
         let more = |used| (used < self.limit).then_some(used + 1);
         self.used.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).ok()?;
-        Some(Permit(Arc::clone(self)))
+        Some(Permit { pool: Arc::clone(self), shares: None })
     }
 }
 
@@ -137,8 +171,22 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_is_one_word() {
-        assert_eq!(size_of::<Permit>(), 8);
+    fn a_permit_is_two_words() {
+        assert_eq!(size_of::<Permit>(), 16);
+    }
+
+    #[test]
+    fn shares_are_released_with_the_permit() {
+        let (admission, limit) = (admission(1, 4), KeyedLimit::new(Some(2)));
+        let first = admission.admit().unwrap();
+        let mut reserved = admission.admit().unwrap();
+        reserved.hold(limit.acquire(&"a").unwrap());
+        reserved.hold(limit.acquire(&"a").unwrap());
+        drop(first);
+        let promoted = admission.promote(reserved);
+        assert!(!promoted.is_reserved() && limit.acquire(&"a").is_none());
+        drop(promoted);
+        assert!(limit.acquire(&"a").is_some());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::admission::{Admission, AdmissionLimits};
+use crate::admission::{Admission, AdmissionLimits, KeyedLimit};
 use crate::auth::Authorizer;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{BrokerEventHandler, MemoryBroker, RedisBroker};
@@ -96,6 +96,7 @@ impl Gateway {
             hosts: config.host_policy(),
             trusted_proxies: config.trusted_proxies(),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
+            connections_per_address: KeyedLimit::new(config.limits.connections_per_address),
             metrics: Arc::clone(&metrics),
         });
 

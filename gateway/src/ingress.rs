@@ -13,6 +13,7 @@
 //! - [`http_server`]: connections that hyper serves; [`activity`]: their activity, for timeouts.
 
 pub mod activity;
+mod admit;
 pub mod cors;
 pub mod handshake;
 pub mod head;
@@ -33,7 +34,7 @@ use axum::http::{HeaderValue, Version, header};
 use bytes::{Bytes, BytesMut};
 use earshot_protocol::{Disconnect, Encoding};
 
-use crate::admission::{Admission, Permit};
+use crate::admission::{Admission, KeyedLimit, Permit};
 use crate::auth::origin::HostPolicy;
 use crate::auth::{Authorizer, ClientMeta, ClientNetwork, TrustedProxies, log_denial};
 use crate::drain::Drain;
@@ -88,6 +89,8 @@ pub struct StreamContext {
     pub trusted_proxies: TrustedProxies,
     /// The limit of connections.
     pub admission: Admission,
+    /// The limit of the connections of each address (`limits.connections_per_address`).
+    pub connections_per_address: Arc<KeyedLimit<ClientNetwork>>,
     /// Counts rejected connections.
     pub metrics: Arc<Metrics>,
 }
@@ -178,7 +181,7 @@ impl Acceptor {
         else {
             return self.spawn_slow_path(socket, peer, prefetched.into(), permit);
         };
-        let (permit, kind) = self.streams.admit(permit, kind);
+        let (permit, kind) = self.streams.admit(permit, kind, network);
         let prefetched = Bytes::copy_from_slice(head.rest(prefetched));
         let sink = Sink::Socket(socket);
         let mut connection = Box::new(NewConnection {
@@ -250,7 +253,7 @@ impl Acceptor {
         let login = self.streams.log_in_by_store(&head, peer).await;
         match self.route_stream(&head, peer, login) {
             Some(RoutedStream { kind, network, response_head }) => {
-                let (permit, kind) = self.streams.admit(permit, kind);
+                let (permit, kind) = self.streams.admit(permit, kind, network);
                 // A copy: a slice would keep the whole head in memory.
                 let prefetched = Bytes::copy_from_slice(head.rest(&bytes));
                 if let Ok(socket) = socket.into_std() {
@@ -304,24 +307,6 @@ impl StreamContext {
             self.metrics.control.connections_rejected.add(1);
         }
         permit
-    }
-
-    /// Admits a stream on a connection with this permit. Beyond the limit, the response requests a later reconnect; no
-    /// other connection is closed to make room.
-    pub fn admit(&self, permit: Permit, kind: NewConnectionKind) -> (Permit, NewConnectionKind) {
-        let permit = self.admission.promote(permit);
-        if !permit.is_reserved() {
-            return (permit, kind);
-        }
-        self.metrics.control.connections_rejected.add(1);
-        (permit, kind.rejected(Disconnect::TooManyRequests))
-    }
-
-    /// Admits a stream on a connection that carries several streams; each stream holds its own permit. `None`: not even
-    /// a rejection is possible.
-    pub fn admit_multiplexed(&self, kind: NewConnectionKind) -> Option<(Permit, NewConnectionKind)> {
-        let permit = self.acquire_permit(None)?;
-        Some(self.admit(permit, kind))
     }
 
     /// Returns a new WebSocket after its handshake. A client that may not connect gets a close code.

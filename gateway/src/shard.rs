@@ -266,6 +266,14 @@ impl ShardLimits {
 }
 
 impl NewConnectionKind {
+    /// Who the client is, if that is known already.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Sse { identity, .. } => Some(identity),
+            Self::WebSocket { .. } => None,
+        }
+    }
+
     /// The same connection, to be rejected in its protocol.
     #[must_use]
     pub fn rejected(mut self, reason: Disconnect) -> Self {

@@ -24,6 +24,9 @@ pub enum Denial {
     /// The login cannot be checked at present.
     #[error("the login cannot be checked: the store of sessions or the key set is not available")]
     LoginUnavailable,
+    /// Too many logins of the address have failed.
+    #[error("too many logins from this address have failed (`failed_logins_per_minute` of [limits])")]
+    TooManyLogins,
     /// The API request is not authenticated, or its key does not permit it.
     #[error(transparent)]
     Api(#[from] ApiAuthError),
@@ -60,7 +63,7 @@ pub enum Denial {
 
 impl Denial {
     /// The number of kinds.
-    pub(super) const KINDS: usize = 17;
+    pub(super) const KINDS: usize = 18;
 
     /// The index of the kind: below [`Denial::KINDS`].
     pub(super) fn kind(self) -> usize {
@@ -82,6 +85,7 @@ impl Denial {
             Self::Hook => 13,
             Self::HookUnavailable => 14,
             Self::HookNotAsked => 15,
+            Self::TooManyLogins => 17,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::broker::redis::RedisSettings;
 use crate::ingress::IngressLimits;
 use crate::ingress::activity::DrainTimeouts;
 use crate::ingress::http_server::HttpLimits;
+use crate::login::ClientLimitSettings;
 use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::namespace::Namespace;
@@ -39,6 +40,17 @@ impl Config {
             sse_heartbeat: self.sse.heartbeat,
             sse_retry: self.sse.retry,
             sse_max_age: self.sse.max_age,
+        }
+    }
+
+    /// The limits of users and addresses.
+    pub fn client_limits(&self) -> ClientLimitSettings {
+        let limits = &self.limits;
+        ClientLimitSettings {
+            connections_per_user: limits.connections_per_user,
+            failed_logins_per_minute: limits.failed_logins_per_minute,
+            publishes_per_second: limits.publishes_per_second,
+            publishes_per_second_per_user: limits.publishes_per_second_per_user,
         }
     }
 

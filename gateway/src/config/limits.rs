@@ -22,6 +22,16 @@ settings! {
         request_header_timeout: Duration as DurationKind = Duration::from_secs(10), in Duration::from_millis(100), Duration::from_secs(300);
         /// Maximum number of connections; `None` (0 in the file): as many as the limit of open files allows.
         connections: Option<usize> as OptionalCountKind = None, in 1, 10_000_000;
+        /// Connections of one user; `None` (0 in the file): unlimited.
+        connections_per_user: Option<usize> as OptionalCountKind = Some(1000), in 1, 10_000_000;
+        /// Connections of one client address; `None` (0 in the file): unlimited.
+        connections_per_address: Option<usize> as OptionalCountKind = Some(10_000), in 1, 10_000_000;
+        /// Logins of one client address that may fail in a minute; `None` (0 in the file): unlimited.
+        failed_logins_per_minute: Option<usize> as OptionalCountKind = Some(600), in 1, 1_000_000;
+        /// Publications of one WebSocket client in a second; `None` (0 in the file): unlimited.
+        publishes_per_second: Option<usize> as OptionalCountKind = None, in 1, 1_000_000;
+        /// Publications of all WebSocket clients of one user in a second, on one node; `None` (0 in the file): unlimited.
+        publishes_per_second_per_user: Option<usize> as OptionalCountKind = None, in 1, 1_000_000;
         /// Connections beyond `connections` that still get a response: a rejection, or the state of the gateway. A quarter
         /// of them is reserved for `/health`, `/ready` and `/metrics`.
         reserved_connections: usize as CountKind = 128, in 8, 65_536;

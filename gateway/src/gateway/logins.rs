@@ -15,8 +15,8 @@ use crate::drain::Drain;
 use crate::hooks::Hooks;
 use crate::http_client::HttpUrl;
 use crate::login::{
-    AuthMethod, Authenticator, DeniedKeys, DeniedTokens, FileBacked, Identities, Revocations, SessionEvents,
-    SessionLogin, TokenLogin, TokenMethod,
+    AuthMethod, Authenticator, ClientLimits, DeniedKeys, DeniedTokens, FileBacked, Identities, Revocations,
+    SessionEvents, SessionLogin, TokenLogin, TokenMethod,
 };
 use crate::shard::Shards;
 use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
@@ -70,8 +70,9 @@ pub(super) fn start(
     let lets_in_guests =
         config.logins.is_empty() || config.logins.iter().any(|login| matches!(login, LoginMethod::Anonymous));
     let origins = config.origin_policy();
+    let limits = ClientLimits::new(config.client_limits());
     let authenticator = Authenticator::new(methods, identities, revocations, origins, lets_in_guests);
-    Ok(Arc::new(authenticator.with_hooks(hooks)))
+    Ok(Arc::new(authenticator.with_hooks(hooks).with_limits(limits)))
 }
 
 /// Disconnects the clients of each login that ends, and passes commands of the API to the shards.

@@ -141,6 +141,22 @@ impl Collector for NodeCollector {
         for usage in permits {
             metrics::gauge(usage.limit as u64).encode(family.encode_family(&[("pool", usage.pool)])?)?;
         }
+        let (streams, limits) = (&self.0.streams, node.authenticator().limits());
+        let mut family = encoder.encode_descriptor(
+            "limit_rejections",
+            "What limits of users and addresses rejected",
+            None,
+            MetricType::Counter,
+        )?;
+        for (limit, rejected) in [
+            ("connections_per_address", streams.connections_per_address.rejected()),
+            ("connections_per_user", limits.connections_per_user.rejected()),
+            ("failed_logins_per_minute", limits.failed_logins.rejected()),
+            ("publishes_per_second", limits.publishes.rejected()),
+            ("publishes_per_second_per_user", limits.publishes_per_user.rejected()),
+        ] {
+            ConstCounter::new(rejected).encode(family.encode_family(&[("limit", limit)])?)?;
+        }
         let family = encoder.encode_descriptor(
             "revocations",
             "Revocations and commands of the API in effect",

@@ -62,8 +62,8 @@ pub async fn sse(
     let permit = request.extensions().get::<SharedPermit>().and_then(SharedPermit::take);
     let is_last = permit.is_some();
     let admitted = match permit {
-        Some(permit) => Some(state.streams.admit(permit, kind)),
-        None => state.streams.admit_multiplexed(kind),
+        Some(permit) => Some(state.streams.admit(permit, kind, client.network())),
+        None => state.streams.admit_multiplexed(kind, client.network()),
     };
     let body = match admitted {
         Some((permit, kind)) => {
@@ -107,7 +107,7 @@ pub async fn websocket(
                 let upgraded = upgrade.await;
                 let permit = permit.and_then(|permit| permit.take());
                 if let (Ok(upgraded), Some(permit)) = (upgraded, permit) {
-                    let admitted = app.streams.admit(permit, kind);
+                    let admitted = app.streams.admit(permit, kind, network);
                     hand_to_shard(&app, upgraded, admitted, network).await;
                 }
             });

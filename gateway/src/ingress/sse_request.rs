@@ -115,7 +115,11 @@ impl SseRequest {
         let opened = opened.and_then(|identity| self.authorize(streams, &identity, answers));
         match opened {
             Err(SseRejection {
-                denial: Some((denial @ (Denial::LoginUnavailable | Denial::HookUnavailable), _)),
+                denial:
+                    Some((
+                        denial @ (Denial::LoginUnavailable | Denial::HookUnavailable | Denial::TooManyLogins),
+                        _,
+                    )),
                 ..
             }) => Ok(NewConnectionKind::Sse {
                 channels: Vec::new(),

@@ -1,24 +1,23 @@
 //! Determines the identity of a client from what it presents.
 
+mod cookies;
+
 use std::sync::Arc;
 
-use axum::http::{HeaderValue, Request};
+use axum::http::Request;
+use tokio::time::Instant;
 
-use super::identities::SessionReadResult;
 use super::{
-    Credentials, DeniedTokens, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin,
-    TokenLogin,
+    ClientLimits, Credentials, DeniedTokens, Identities, LoginOutcome, RevocationSettings, Revocations,
+    SessionLogin, TokenLogin,
 };
 use crate::auth::identity::LoginResult;
 use crate::auth::jwt::TokenError;
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revocation::RevokedLogin;
-use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, cookie, token, unix_now};
+use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, token, unix_now};
 use crate::hooks::{HookEvent, Hooks};
-use crate::store::{KeyStore, StoreError};
-
-/// How often a session that changes while it is read is read again.
-const READ_ATTEMPTS_MAX: usize = 3;
+use crate::store::KeyStore;
 
 /// How clients log in.
 #[derive(Clone, Debug)]
@@ -47,6 +46,7 @@ pub struct Authenticator {
     identities: Arc<Identities>,
     revocations: Arc<Revocations>,
     origins: OriginPolicy,
+    limits: ClientLimits,
     /// The identity of clients that present nothing.
     guest: Arc<Identity>,
     /// The backend of the application, if hooks are configured.
@@ -75,6 +75,7 @@ impl Authenticator {
             identities,
             revocations,
             origins,
+            limits: ClientLimits::default(),
             guest: Arc::new(Identity::guest(lets_in_guests)),
             hooks: None,
         }
@@ -105,6 +106,17 @@ impl Authenticator {
             }
             None => client,
         }
+    }
+
+    /// With these limits.
+    #[must_use]
+    pub fn with_limits(self, limits: ClientLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The limits of users and addresses.
+    pub fn limits(&self) -> &ClientLimits {
+        &self.limits
     }
 
     /// The identity of a client without a login.
@@ -139,7 +151,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::Revoked`],
-    /// [`Denial::LoginUnavailable`].
+    /// [`Denial::LoginUnavailable`], [`Denial::TooManyLogins`].
     pub async fn authenticate(
         &self,
         client: Option<&ClientMeta>,
@@ -148,6 +160,25 @@ impl Authenticator {
         if let Some(decided) = self.authenticate_now(client, token) {
             return decided;
         }
+        let network = client.and_then(ClientMeta::network);
+        let Some(network) = network else { return self.log_in(client, token).await };
+        if !self.limits.failed_logins.has_token(&network, Instant::now()) {
+            return Err(Denial::TooManyLogins);
+        }
+        let login = self.log_in(client, token).await;
+        let has_failed = match &login {
+            // A cookie that is no login.
+            Ok(identity) => Arc::ptr_eq(identity, &self.guest),
+            Err(denial) => *denial == Denial::InvalidToken,
+        };
+        if has_failed {
+            self.limits.failed_logins.take(&network, Instant::now());
+        }
+        login
+    }
+
+    /// The identity of a client that presents a token or a cookie.
+    async fn log_in(&self, client: Option<&ClientMeta>, token: &str) -> Result<Arc<Identity>, Denial> {
         if !token.is_empty() {
             return self.verify_token(token).await;
         }
@@ -244,73 +275,6 @@ impl Authenticator {
         Err(denial)
     }
 
-    async fn log_in_by_cookie(&self, client: &ClientMeta) -> Result<Arc<Identity>, Denial> {
-        let mut is_unavailable = false;
-        for method in &self.methods {
-            let found = match method {
-                AuthMethod::Session(method, store) => {
-                    self.read_session(client, method, store).await.map_err(|error| {
-                        tracing::debug!(%error, "session cannot be read");
-                    })
-                }
-                AuthMethod::Token(method) => self.verify_token_cookie(client, method).await,
-            };
-            match found {
-                Ok(Some(identity)) => return Ok(identity),
-                Ok(None) => {}
-                Err(()) => is_unavailable = true,
-            }
-        }
-        if is_unavailable { Err(Denial::LoginUnavailable) } else { Ok(Arc::clone(&self.guest)) }
-    }
-
-    /// The identity of a token in a cookie. `None` if there is none, or it is not valid: a stale cookie does not block
-    /// another method. The error: it cannot be verified now.
-    async fn verify_token_cookie(
-        &self,
-        client: &ClientMeta,
-        method: &TokenMethod,
-    ) -> Result<Option<Arc<Identity>>, ()> {
-        let Some(name) = method.cookie.as_deref() else { return Ok(None) };
-        let values = client.cookies().map(HeaderValue::as_bytes);
-        for value in cookie::values(values, &[name.to_owned()]).filter_map(|(_, value)| cookie::decode(value))
-        {
-            match method.login.verify(&value, unix_now()).await {
-                Ok(login) => match self.log_in_by_token(method, login).await {
-                    Ok(identity) => return Ok(Some(identity)),
-                    Err(Denial::LoginUnavailable) => return Err(()),
-                    Err(_) => {}
-                },
-                Err(error) if error.is_temporary() => return Err(()),
-                Err(error) => tracing::debug!(%error, "token in a cookie ignored"),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn read_session(
-        &self,
-        client: &ClientMeta,
-        method: &SessionLogin,
-        store: &KeyStore,
-    ) -> Result<Option<Arc<Identity>>, StoreError> {
-        let Some(id) = method.session_id(client) else { return Ok(None) };
-        let key = method.key(&id);
-        for _ in 0..READ_ATTEMPTS_MAX {
-            let read = self.identities.begin_read(method.index(), &key);
-            let Some((login, watch)) = method.read(store, &id, &key).await? else { return Ok(None) };
-            if let SessionReadResult::Identity(identity) = read.finish(login, watch) {
-                return match self.revocations.is_revoked(&identity) {
-                    None => Err(StoreError::Unavailable("the revocations were not read yet".to_owned())),
-                    Some(false) => Ok(Some(identity)),
-                    // A session that no longer counts is no login.
-                    Some(true) => Ok(None),
-                };
-            }
-        }
-        Err(StoreError::Busy)
-    }
-
     fn sessions(&self) -> impl Iterator<Item = (&SessionLogin, &KeyStore)> {
         self.methods.iter().filter_map(|method| match method {
             AuthMethod::Session(method, store) => Some((&**method, &**store)),
@@ -353,20 +317,6 @@ impl Authenticator {
     /// The identities of connected clients.
     pub fn identities(&self) -> &Arc<Identities> {
         &self.identities
-    }
-}
-
-impl AuthMethod {
-    /// Whether a client has a cookie of this method.
-    fn finds_cookie(&self, client: &ClientMeta) -> bool {
-        match self {
-            Self::Session(method, _) => method.finds_cookie(client),
-            Self::Token(TokenMethod { cookie: Some(name), .. }) => {
-                let values = client.cookies().map(HeaderValue::as_bytes);
-                cookie::values(values, &[String::from(&**name)]).next().is_some()
-            }
-            Self::Token(_) => false,
-        }
     }
 }
 

@@ -34,6 +34,7 @@ impl From<&PublishError> for ErrorCode {
             PublishError::UnknownChannel => Self::UnknownChannel,
             PublishError::TagsUnsupported => Self::NotAvailable,
             PublishError::TooLarge { .. } => Self::LimitExceeded,
+            PublishError::TooMany => Self::TooManyRequests,
             PublishError::Broker(error) => error.into(),
         }
     }
@@ -58,6 +59,7 @@ impl From<Denial> for ErrorCode {
             // SDKs request another token, and the application decides.
             Denial::TokenExpired | Denial::Revoked => Self::TokenExpired,
             Denial::LoginUnavailable | Denial::HookUnavailable => Self::Internal,
+            Denial::TooManyLogins => Self::TooManyRequests,
             Denial::UnknownChannel => Self::UnknownChannel,
             Denial::Origin
             | Denial::Api(
@@ -85,6 +87,7 @@ impl From<Denial> for Disconnect {
             // The client requests another token, or retries.
             Denial::TokenExpired | Denial::Revoked => Self::ConnectionExpired,
             Denial::LoginUnavailable | Denial::HookUnavailable => Self::InternalServerError,
+            Denial::TooManyLogins => Self::TooManyRequests,
             Denial::Origin
             | Denial::Api(_)
             | Denial::UnknownChannel

@@ -165,6 +165,11 @@ pub enum PublishError {
         /// The limit.
         limit: usize,
     },
+    /// The client publishes too often.
+    #[error(
+        "the client publishes too often (`publishes_per_second` and `publishes_per_second_per_user` of [limits])"
+    )]
+    TooMany,
     /// The broker failed or rejected the publication.
     #[error(transparent)]
     Broker(#[from] BrokerError),

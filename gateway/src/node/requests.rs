@@ -114,6 +114,12 @@ fn execute(node: &Arc<Node>, shard: ShardId, request: NodeRequest) -> BoxFuture<
             let result = node.rules.authenticator.check(credentials);
             result.map(move |result| Some(NodeResponse::LoggedIn(request_id, result))).boxed()
         }
+        NodeRequest::Publish { info, request_id, .. }
+            if !node.authenticator().limits().permit_publish((shard, request_id.connection), &info.user) =>
+        {
+            let rejected = Err(PublishError::TooMany);
+            std::future::ready(Some(NodeResponse::Published(request_id, rejected))).boxed()
+        }
         NodeRequest::Publish { channel, data, info, request_id } => {
             let attributes = Attributes::new(Vec::new(), Some(info));
             let published = node.publish(&channel, data, AppendOptions { attributes, idempotency_key: None });

@@ -64,7 +64,6 @@ pub(super) struct Connection {
     /// A reply waits until the client has read some of what was recovered before.
     pub(super) replies_paused: bool,
     /// The permit of the connection limit, released when this is dropped.
-    #[expect(dead_code, reason = "it is deferred, not read")]
     pub(super) permit: Permit,
     pub(super) kind: ConnectionKind,
 }

@@ -165,9 +165,8 @@ impl SessionDriver<'_> {
     ) {
         // One system call, of about a dozen for a connection.
         let client = random::uuid();
-        // The login may have ended since it was checked.
-        if expiry::is_over(&identity) {
-            return self.context.disconnect(Disconnect::ConnectionExpired);
+        if let Err(disconnect) = login::admit(&mut self.context, &identity) {
+            return self.context.disconnect(disconnect);
         }
         let Some(session) = self.session() else { return };
         session.connect(client, identity);

@@ -30,6 +30,7 @@ mod publication_attributes;
 mod queue_bounds;
 
 mod cli;
+mod client_limits;
 mod client_logs;
 mod client_sharding;
 mod cluster;

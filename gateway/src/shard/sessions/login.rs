@@ -8,8 +8,25 @@ use super::{SessionDriver, VERSION};
 use crate::auth::{Denial, Identity, log_command_denial};
 use crate::login::Credentials;
 use crate::node::messages::NodeRequest;
+use crate::shard::connection_context::ConnectionContext;
 use crate::shard::expiry;
 use crate::shard::pending_replies::{LoginPurpose, PendingReply};
+
+/// Admits a client whose login was checked: counts the connection for its user.
+pub(super) fn admit(context: &mut ConnectionContext<'_>, identity: &Identity) -> Result<(), Disconnect> {
+    // The login may have ended since it was checked.
+    if expiry::is_over(identity) {
+        return Err(Disconnect::ConnectionExpired);
+    }
+    if identity.is_authenticated()
+        && let Some(connection) = context.state.connection_mut(context.id)
+    {
+        let limit = &context.node.authenticator().limits().connections_per_user;
+        let share = limit.acquire(&identity.user().into()).ok_or(Disconnect::ConnectionLimit)?;
+        connection.permit.hold(share);
+    }
+    Ok(())
+}
 
 impl SessionDriver<'_> {
     /// Requests the check of credentials; the command waits for it.
