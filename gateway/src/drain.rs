@@ -1,7 +1,7 @@
 //! Graceful shutdown: starts every task of the control plane, signals the shutdown, and waits for the tasks.
 //!
-//! A shutdown has two signals: *draining* (reject new connections, disconnect clients) and *stop* (end all tasks). What
-//! a task does after a signal is up to the task.
+//! A shutdown has two signals: *draining* (reject new connections, disconnect clients) and *stop* (end all tasks). Each
+//! task decides how it reacts to a signal.
 
 use std::future::Future;
 

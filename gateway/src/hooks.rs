@@ -3,8 +3,8 @@
 //! The requests and answers have the shape of Centrifugo's proxies. Must never decide a permission: an answer is an
 //! input of [`crate::auth::Authorizer`].
 //!
-//! - [`Hooks`]: asks, with the decision cache and one request for equal questions.
-//! - [`HookRequest`], [`HookQuestion`]: what is asked; [`HookOutcome`], [`HookReply`]: the answers.
+//! - [`Hooks`]: sends questions, with a cache of decisions and one request for equal questions.
+//! - [`HookRequest`], [`HookQuestion`]: the questions; [`HookOutcome`], [`HookReply`]: the answers.
 //! - [`HookSettings`], [`HookLimits`]: URLs, forwarded fields, bounds.
 //! - `client`: sends requests: `pool`, `breaker`, retries; `protocol`: bodies; `cache`: decisions; `metrics`.
 
@@ -103,8 +103,8 @@ impl Hooks {
     }
 
     /// The answers for the channels that a client requests, with at most one request; commands of one connection that
-    /// arrive within [`BATCH_WINDOW`] share it. Equal questions share an answer:
-    /// of the cache, or of the request that asks it already.
+    /// arrive within [`BATCH_WINDOW`] share it. Equal questions share an answer: from the cache, or from the request
+    /// that is already in flight.
     async fn may_subscribe(&self, client: &HookedClient, questions: Vec<ChannelQuestion>) -> ChannelAnswers {
         let mut answers = ChannelAnswers::default();
         let (mut waiting, mut asked) = (Vec::new(), Vec::new());

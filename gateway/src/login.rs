@@ -1,16 +1,16 @@
-//! Logins: determines who a client is, and when a login ends.
+//! Logins: determines the identity of a client, and when its login ends.
 //!
 //! The formats of sessions and tokens are in [`crate::auth`]; this module reads sessions from the store, keeps the
-//! identities of connected clients, and learns from the store when a session ends. Must never decide a permission.
+//! identities of connected clients, and is notified by the store when a session ends. Must never decide a permission.
 //!
-//! - [`Authenticator`]: from what a client presents to its identity.
+//! - [`Authenticator`]: determines an identity from a client's credentials.
 //! - [`ClientLimits`]: limits for each user and address.
-//! - [`Credentials`], [`LoginOutcome`]: what a client presents later, and the result.
+//! - [`Credentials`], [`LoginOutcome`]: credentials that a connected client sends, and the result.
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
 //! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them; [`TokenMethod`]: tokens and their list of denied ones.
-//! - [`Revocations`]: logins that no longer count, over all nodes.
+//! - [`Revocations`]: logins that are no longer valid, on all nodes.
 //! - [`DeniedTokens`]: tokens that an application denies by keys in a store.
-//! - [`FileBacked`]: a value from files with secrets or keys, loaded again when one of them changes.
+//! - [`FileBacked`]: a value from files with secrets or keys, reloaded when one of them changes.
 
 mod authenticator;
 mod client_limits;

@@ -96,7 +96,7 @@ impl BrokerBinding {
     }
 }
 
-/// What requests of clients are checked against.
+/// The rules and limits for requests of clients.
 #[derive(Debug)]
 pub struct NodeRules {
     /// The rules of channels, which refer to the brokers by their index.
@@ -238,8 +238,8 @@ impl Node {
         Ok(())
     }
 
-    /// Returns what a connection has missed. The response goes through the shard's queue: the publications after it
-    /// follow the top of the recovery.
+    /// Recovers the publications that a connection has missed. The response goes through the shard's queue: the
+    /// publications after it follow the top of the recovery.
     async fn recover(
         &self,
         shard: ShardId,

@@ -4,7 +4,7 @@
 //! stays in one shard from its start to its end, and only that shard reads, writes and counts for it. A shard takes no
 //! lock that another thread may hold for long, and its only I/O is non-blocking reads and writes of its own sockets.
 //!
-//! A layer uses the layers below it. Calls go down; what an operation means for a layer above is its result.
+//! A layer uses the layers below it. Calls go down; a lower layer informs the layers above only through results.
 //!
 //! - [`event_loop`]: the events that a shard waits for, and the order in which it handles them. [`lifecycle`]: how
 //!   connections are accepted and drained. [`dispatch`]: what happens to a connection, to the driver of its protocol.
@@ -93,7 +93,7 @@ use crate::node::requests::{RequestServer, request_queue};
 use crate::node::shard_queue::ShardReceiver;
 use sink::HyperWakes;
 
-/// The most replies of one connection that wait for the node.
+/// Maximum number of replies of one connection that wait for the node.
 const PENDING_REPLIES_MAX: usize = 1024;
 
 /// Limit for `close_timeout` of a client that is rejected.
@@ -102,7 +102,7 @@ const REJECTED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// One page of a recovery. The next page is requested when at most this many bytes wait for the client.
 pub const RECOVERY_PAGE: PageLimit = PageLimit { publications: 512, bytes: 64 * 1024 };
 
-/// The most connections that wait for a shard to accept them.
+/// Maximum number of connections that wait for a shard to accept them.
 const NEW_CONNECTIONS_MAX: usize = 1024;
 
 /// Limits and intervals of a shard's connections.
@@ -145,15 +145,15 @@ pub struct ShardLimits {
 /// A connection that a shard is about to accept.
 #[derive(Debug)]
 pub struct NewConnection {
-    /// Where its bytes are written.
+    /// The destination of its bytes.
     pub sink: Sink,
     /// The network of the client, if limits per address apply to it.
     pub network: Option<ClientNetwork>,
     /// Its protocol.
     pub kind: NewConnectionKind,
-    /// The permit for this connection of the gateway's limit.
+    /// The permit of this connection under the gateway's connection limit.
     pub permit: Permit,
-    /// What is written first: the response head, or the rest of it.
+    /// The bytes to write first: the response head, or the rest of it.
     pub response_head: Bytes,
     /// Bytes of the response head that are already written.
     pub response_head_written: usize,
@@ -168,7 +168,7 @@ pub enum NewConnectionKind {
     WebSocket {
         /// The encoding for the whole connection.
         encoding: Encoding,
-        /// What authentication needs of the client's request; freed once the connect command is accepted.
+        /// The parts of the client's request that authentication needs; freed once the connect command is accepted.
         client: Option<Box<ClientMeta>>,
         /// Close it immediately with this code: some clients see a rejection only after the handshake.
         rejection: Option<Disconnect>,

@@ -2,7 +2,7 @@
 //! hash, and which login each revocation concerns. Pure.
 //!
 //! - [`RevokedLogin`]: what a revocation names, and its field in the hash; [`Record`]: the value of a field.
-//! - [`ClientCommand`]: what the API requests once for connected clients.
+//! - [`ClientCommand`]: a command of the API to connected clients, executed once.
 //! - [`RevocationTable`]: all revocations that are in effect.
 
 mod command;

@@ -1,7 +1,7 @@
 //! Sessions that applications keep in Redis: the formats of cookies, keys and values.
 //!
 //! Pure: no Redis, no clock. A [`SessionFormat`] finds the session id in the cookies of a request, names its key, and
-//! reads the value of the key. A session that exists is not a login: its user must resolve.
+//! reads the value of the key. An existing session is not a login by itself: its user must resolve.
 //!
 //! - [`SessionKind`]: the libraries and frameworks, with their default settings.
 //! - [`Secrets`]: what verifies the signatures of cookies.

@@ -22,7 +22,7 @@ const NO_INSTANCE: &str = "no Redis instance is chosen: name one in [revocation]
 settings! {
     /// How long revocations are in effect.
     pub struct RevocationTimes {
-        /// If the request does not say it.
+        /// The default for requests without a duration.
         default_ttl: Duration as DurationKind = Duration::from_secs(24 * 60 * 60), in Duration::from_secs(1), Duration::from_secs(366 * 24 * 60 * 60);
     }
 }
@@ -34,7 +34,7 @@ pub enum RevocationScope {
     ThisNode,
     /// All nodes that use this Redis instance.
     Redis(String),
-    /// There are none, for this reason.
+    /// Revocations are not available, for this reason.
     Unavailable(&'static str),
 }
 

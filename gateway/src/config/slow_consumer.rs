@@ -1,4 +1,4 @@
-//! `slow_consumer` in a namespace: what happens to a client that reads more slowly than its channels publish.
+//! `slow_consumer` in a namespace: the handling of clients that read more slowly than their channels publish.
 //!
 //! Owns which of its keys fit together. Must never decide when a client is slow: that depends on `limits`.
 

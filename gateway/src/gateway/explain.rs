@@ -9,7 +9,7 @@ use crate::node::NodeRules;
 use crate::node::namespace::Namespaces;
 use crate::node::permission_report::{PermissionQuery, PermissionReport};
 
-/// Answers a question by the namespaces and logins of a configuration, as a gateway with it does.
+/// Answers a question with the namespaces and logins of a configuration, as a gateway with that configuration would.
 ///
 /// # Errors
 /// If a file of secrets or keys cannot be read, or a setting is invalid.

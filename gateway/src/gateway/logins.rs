@@ -24,7 +24,7 @@ use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
 /// How long ended logins are collected before their clients are disconnected together.
 const END_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Starts all login methods of a configuration, which ask these hooks.
+/// Starts all login methods of a configuration with these hooks.
 ///
 /// # Errors
 /// If a file of secrets or keys cannot be read, or a setting is invalid.
@@ -160,7 +160,7 @@ fn stores<'c>(
     stores
 }
 
-/// What the keys of tokens start with that a login denies, if they are in this instance.
+/// The prefix of the keys of denied tokens, if this instance holds them.
 fn denied_prefix<'c>(login: &'c LoginMethod, instance: &RedisInstance) -> Option<&'c str> {
     let LoginMethod::Jwt(login) = login else { return None };
     let denied = login.denied.as_ref().filter(|denied| denied.redis == instance.name)?;

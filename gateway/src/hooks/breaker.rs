@@ -1,6 +1,6 @@
 //! The circuit breaker of a hook: a pure state machine.
 //!
-//! After a number of failures in succession it opens: the hook is not asked. After a pause it is half open: one request
+//! After a number of consecutive failures it opens: the hook is not called. After a pause it is half open: one request
 //! is sent, and its result closes or opens it again.
 
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Opens after this number of failures in succession, for this time.
+    /// Opens after this number of consecutive failures, for this time.
     pub(super) fn new(failures_max: usize, pause: Duration, now: Instant) -> Self {
         Self { state: BreakerState::Closed, failures: 0, failures_max, pause, since: now }
     }

@@ -1,6 +1,6 @@
 //! Decisions about subscriptions that are valid for a while, and the questions in flight.
 //!
-//! A decision belongs to a question: everything that a backend can decide by is in its key. A decision for an identity that
+//! Its key contains everything that a backend can base a decision on. A decision for an identity that
 //! has ended is never used again.
 
 use std::collections::{HashMap, VecDeque};
@@ -52,7 +52,7 @@ impl DecisionKey {
 /// A reply once it is known.
 pub(super) type PendingReply = watch::Receiver<Option<HookReply<()>>>;
 
-/// A question that is being asked. Dropped without a reply, it fails those who wait for it.
+/// A question that is being asked. If it is dropped without a reply, all waiting requests fail.
 #[derive(Debug)]
 pub(super) struct Flight {
     key: DecisionKey,
@@ -97,7 +97,7 @@ impl DecisionCache {
     /// The reply of a question in flight.
     pub(super) fn waiting(&mut self, key: &DecisionKey) -> Option<PendingReply> {
         let reply = self.flights.get(key)?;
-        // The task that asked has ended without a reply.
+        // The task that sent the question ended without a reply.
         if reply.has_changed().is_err() {
             self.flights.remove(key);
             return None;
@@ -112,7 +112,7 @@ impl DecisionCache {
         (Flight { key, reply }, receiver)
     }
 
-    /// A question was answered for this identity. Replies that are a decision are kept.
+    /// A question was answered for this identity. Replies that contain a decision are kept.
     pub(super) fn finish(
         &mut self,
         flight: Flight,

@@ -74,7 +74,7 @@ impl HookClient {
         }
     }
 
-    /// What is published instead of the payload of a client, if anything.
+    /// The replacement for the client's payload, if any.
     pub(super) async fn publish(
         &self,
         client: &HookedClient,
@@ -97,7 +97,7 @@ impl HookClient {
         }
     }
 
-    /// Sends a request and reads the answer. Why there is none goes to the log and the metrics.
+    /// Sends a request and reads the answer. A failure is logged and counted.
     async fn call<A: Answer>(
         &self,
         event: HookEvent,

@@ -19,7 +19,7 @@ pub(super) enum HookError {
     /// The request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// The response has another status than 200.
+    /// The response status is not 200.
     #[error("the response has the status {0}: expected 200, and redirects are not followed")]
     Status(u16),
     /// The response is not an answer.

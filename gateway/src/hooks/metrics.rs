@@ -31,7 +31,7 @@ struct SourceLabels {
     source: &'static str,
 }
 
-/// Counters of hooks. All labels are of fixed lists.
+/// Counters of hooks. All labels come from fixed lists.
 #[derive(Clone, Debug)]
 pub struct HookMetrics {
     calls: Family<CallLabels, Counter>,
@@ -59,12 +59,12 @@ impl HookMetrics {
         self.durations.get_or_create(&HookLabels { hook }).observe(duration.as_secs_f64());
     }
 
-    /// Counts an answer of the cache.
+    /// Counts an answer from the cache.
     pub(super) fn count_cached(&self) {
         self.unasked.get_or_create(&SourceLabels { source: "cache" }).inc();
     }
 
-    /// Counts an answer of a request that another client caused.
+    /// Counts an answer shared with another client's request.
     pub(super) fn count_shared(&self) {
         self.unasked.get_or_create(&SourceLabels { source: "shared" }).inc();
     }

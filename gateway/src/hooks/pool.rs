@@ -39,7 +39,7 @@ impl Pool {
         Self { tls, permits: Semaphore::new(connections), idle: Mutex::default() }
     }
 
-    /// Sends one `POST`. Waits for a free connection at most `limit`, and for the response as long again.
+    /// Sends one `POST`. Waits at most `limit` for a free connection, and again at most `limit` for the response.
     pub(super) async fn post(
         &self,
         url: &HttpUrl,

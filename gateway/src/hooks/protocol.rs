@@ -1,4 +1,4 @@
-//! The bodies of requests and answers, in the shape of Centrifugo's proxies.
+//! The bodies of requests and answers, in the format of Centrifugo's proxies.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -117,7 +117,7 @@ pub(super) fn rpc_body(client: &HookedClient, method: &str, data: &Bytes) -> Str
     to_json(&RpcBody { client: ClientPart::new(client), method, payload: PayloadPart::new(data) })
 }
 
-/// Values of these types can always be written.
+/// Serializing these types cannot fail.
 fn to_json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
@@ -281,7 +281,7 @@ where
     }
 }
 
-/// The reply for each channel, in order. A channel that is missing is denied.
+/// The reply for each channel, in order. A missing channel is denied.
 pub(super) fn channel_replies(replies: &ChannelReplies, channels: &[ChannelQuestion]) -> Vec<HookReply<()>> {
     let reply = |channel: &ChannelQuestion| replies.get(channel.channel.as_str()).cloned();
     channels.iter().map(|channel| reply(channel).unwrap_or(HookReply::Denied)).collect()

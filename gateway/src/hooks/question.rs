@@ -1,4 +1,4 @@
-//! What hooks are asked, and their answers.
+//! The questions for hooks, and their answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct HookedClient {
     pub is_binary: bool,
     /// Who it is.
     pub identity: Arc<Identity>,
-    /// The fields of its request that hooks get.
+    /// The fields of its request that are forwarded to hooks.
     pub forwarded: HeaderMap,
 }
 
@@ -37,7 +37,7 @@ pub struct HookRequest {
 pub enum HookQuestion {
     /// Whether the client may subscribe to each of these channels.
     Subscribe(Vec<ChannelQuestion>),
-    /// Whether the client may publish, and what is published.
+    /// Whether the client may publish, and with which payload.
     Publish {
         /// The channel.
         channel: ChannelName,
@@ -69,7 +69,7 @@ pub struct ChannelQuestion {
 pub enum HookOutcome {
     /// To [`HookQuestion::Subscribe`].
     Channels(ChannelAnswers),
-    /// To [`HookQuestion::Publish`]: what is published instead, if anything.
+    /// For [`HookQuestion::Publish`]: the replacement for the payload, if any.
     Publish(HookReply<Option<Bytes>>),
     /// To [`HookQuestion::Rpc`]: the result.
     Rpc(HookReply<Bytes>),
@@ -115,7 +115,7 @@ pub struct HookDisconnect {
 pub struct ChannelAnswers(Vec<(ChannelName, HookReply<()>)>);
 
 impl<T> HookReply<T> {
-    /// The answer for the decision about a permission.
+    /// The answer as an input for the permission check.
     pub fn answer(&self) -> HookAnswer {
         match self {
             Self::Result(_) => HookAnswer::Allowed,

@@ -31,7 +31,7 @@ impl HookEvent {
         }
     }
 
-    /// Whether asking twice changes nothing, so that a failed request is repeated once.
+    /// Whether the question is idempotent, so a failed request can be repeated once.
     pub(super) const fn is_idempotent(self) -> bool {
         match self {
             Self::Subscribe => true,
@@ -74,9 +74,9 @@ pub struct HookLimits {
     pub response_bytes: usize,
     /// Maximum number of `rpc` commands of one connection that wait for their response.
     pub rpc_inflight: usize,
-    /// Failures in succession after which a hook is not asked.
+    /// Number of consecutive failures after which a hook is not called.
     pub breaker_failures: usize,
-    /// How long it is not asked then.
+    /// How long the hook is then not called.
     pub breaker_pause: Duration,
 }
 
@@ -109,7 +109,7 @@ pub struct HookSettings {
     pub urls: HookUrls,
     /// The bounds.
     pub limits: HookLimits,
-    /// What hooks get of the requests of clients.
+    /// The parts of client requests that are forwarded to hooks.
     pub forwarded: ForwardedFields,
     /// Signs requests.
     pub signer: Option<HookSigner>,

@@ -94,7 +94,7 @@ async fn the_end_of_the_identity_ends_its_decisions() {
     let (mut cache, key) = decided(&anna, HookReply::Result(()), now);
     anna.end();
     assert_eq!((cache.find(&key, now), cache.len()), (None, 0));
-    // Also if it ended while the hook was asked.
+    // Even if it ended while the request was in flight.
     let (mut cache, key) = decided(&anna, HookReply::Result(()), now);
     assert_eq!((cache.find(&key, now), cache.len()), (None, 0));
 }

@@ -22,7 +22,7 @@ pub enum HttpError {
     },
 }
 
-/// Why a text is not the URL of a server.
+/// Why a URL is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HttpUrlError {
     /// The text is not a URL of a server.

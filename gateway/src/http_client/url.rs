@@ -88,7 +88,7 @@ impl fmt::Display for HttpUrl {
     }
 }
 
-/// Whether a host is this machine without a name lookup that another server answers.
+/// Whether a host is this machine, decided without a name lookup.
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }

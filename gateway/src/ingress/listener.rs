@@ -18,7 +18,7 @@ const BACKLOG: i32 = 4096;
 /// Connections accepted before the task yields to other tasks.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// The maximum of unsent bytes in the kernel: the queue of a slow client stays in the gateway, which counts it.
+/// Maximum number of unsent bytes in the kernel: the queue of a slow client stays in the gateway, which counts it.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 
 /// How long sent data may stay unacknowledged before the kernel closes the connection.

@@ -1,4 +1,4 @@
-//! Determines who sends a request for a stream.
+//! Determines the identity of the client that requests a stream.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use super::sse_request::{self, SseRequest};
 use crate::auth::{ClientMeta, Denial, Identity};
 use crate::hooks::{ChannelAnswers, ChannelQuestion, HookOutcome, HookQuestion, HookRequest, HookedClient};
 
-/// Who sent a request, or why that client is rejected.
+/// The identity of the client, or why it is rejected.
 pub(super) type Login = Result<Arc<Identity>, Denial>;
 
-/// What is known of the client of an event stream.
+/// The identity of an event stream's client, and the answers of hooks.
 #[derive(Debug)]
 pub struct StreamLogin {
-    /// Who sent the request, or why that client is rejected.
+    /// The identity of the client, or why it is rejected.
     pub login: Result<Arc<Identity>, Denial>,
     /// The answers of the hook for its channels.
     pub answers: ChannelAnswers,
 }
 
 impl StreamContext {
-    /// What authentication and hooks need of a request from this peer.
+    /// Keeps the parts of a request from this peer that authentication and hooks need.
     pub fn client_meta<B>(&self, request: &Request<B>, peer: Peer) -> ClientMeta {
         let client = ClientMeta::new(request, peer.address, &self.trusted_proxies);
         self.authenticator.forward(client, request)
     }
 
-    /// Determines who sent a request for an event stream, and asks the hook for its channels, if that requires I/O. `None`
+    /// Determines the identity for an event stream, and calls the hook for its channels, if either requires I/O. `None`
     /// for other requests.
     pub(super) async fn log_in_by_store(&self, head: &RequestHead, peer: Peer) -> Option<StreamLogin> {
         let request = head.request();
@@ -74,7 +74,7 @@ impl StreamContext {
         StreamLogin { login, answers }
     }
 
-    /// Determines who sent a request. `None` if that requires I/O.
+    /// Determines the identity of the client. `None` if that requires I/O.
     pub(super) fn log_in(&self, client: &ClientMeta) -> Option<Login> {
         if let Err(denial) = self.authorizer.connect(client) {
             return Some(Err(denial));

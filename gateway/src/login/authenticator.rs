@@ -1,4 +1,4 @@
-//! Determines the identity of a client from what it presents.
+//! Determines the identity of a client from its credentials.
 
 mod cookies;
 
@@ -33,7 +33,7 @@ pub enum AuthMethod {
 pub struct TokenMethod {
     /// Verifies tokens.
     pub login: Arc<TokenLogin>,
-    /// The name of a cookie that may contain the token, besides the other places of tokens.
+    /// The name of a cookie that may contain the token, in addition to the other sources of tokens.
     pub cookie: Option<Box<str>>,
     /// The list of denied tokens.
     pub denied: Option<DeniedTokens>,
@@ -47,7 +47,7 @@ pub struct Authenticator {
     revocations: Arc<Revocations>,
     origins: OriginPolicy,
     limits: ClientLimits,
-    /// The identity of clients that present nothing.
+    /// The identity of clients without credentials.
     guest: Arc<Identity>,
     /// The backend of the application, if hooks are configured.
     hooks: Option<Arc<Hooks>>,
@@ -61,8 +61,8 @@ impl Authenticator {
         Self::new(Vec::new(), identities, revocations, OriginPolicy::default(), true)
     }
 
-    /// With these methods. Clients without a login count as `anyone` if `lets_in_guests`. Only pages of the gateway's own
-    /// and the listed `origins` log in with cookies.
+    /// With these methods. Clients without a login count as `anyone` if `lets_in_guests`. Cookies log in only pages of
+    /// the gateway's own origin and of the listed `origins`.
     pub fn new(
         methods: Vec<AuthMethod>,
         identities: Arc<Identities>,
@@ -97,7 +97,8 @@ impl Authenticator {
         self.hooks.as_ref().is_some_and(|hooks| hooks.has(event))
     }
 
-    /// Keeps the fields of a request that hooks get. Cookies count only on trusted pages, as for logins.
+    /// Keeps the fields of a request that are forwarded to hooks. Cookies are kept only for trusted pages, as for
+    /// logins.
     pub fn forward<B>(&self, client: ClientMeta, request: &Request<B>) -> ClientMeta {
         match &self.hooks {
             Some(hooks) => {
@@ -147,7 +148,8 @@ impl Authenticator {
         Some(Ok(Arc::clone(&self.guest)))
     }
 
-    /// The identity of a client. A token decides alone; a cookie that is no login counts as absent.
+    /// The identity of a client. If there is a token, cookies are ignored. A cookie without a valid login counts as
+    /// absent.
     ///
     /// # Errors
     /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::Revoked`],
@@ -190,7 +192,7 @@ impl Authenticator {
         }
     }
 
-    /// Checks what a client presents on a WebSocket.
+    /// Checks credentials that a client sends on a WebSocket.
     ///
     /// # Errors
     /// As [`Authenticator::authenticate`].
@@ -304,8 +306,8 @@ impl Authenticator {
         &self.revocations
     }
 
-    /// The revoked logins that a session has which its application knows by this id: one for each method with sessions.
-    /// The key of the session counts as its id, too.
+    /// The revocations for the session with this application-side id: one for each method with sessions. The key of the
+    /// session is also accepted as its id.
     pub fn sessions_of(&self, id: &str) -> Vec<RevokedLogin> {
         let keys = self.sessions().filter_map(|(method, _)| match id.strip_prefix(method.key_prefix()) {
             Some(rest) if !rest.is_empty() => Some(id.as_bytes().to_vec()),
@@ -329,7 +331,7 @@ fn permit(is_revoked: Option<bool>) -> Result<(), Denial> {
     }
 }
 
-/// The denial after another method has rejected a token. One that a retry or another token resolves takes precedence.
+/// Combines the denials of several methods. A denial that a retry or another token can resolve takes precedence.
 fn combine(denial: Denial, error: &TokenError) -> Denial {
     tracing::debug!(%error, "token rejected");
     match denial {

@@ -1,6 +1,6 @@
-//! Tokens that an application denies: each has a key in a store.
+//! Tokens that an application denies with keys in a store.
 //!
-//! Owns which identities end when such a key appears. A key is watched as long as an identity of its token is connected.
+//! Owns which identities end when such a key appears. A key is watched while a client with its token is connected.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -84,7 +84,7 @@ impl DeniedTokens {
         self.keys.log_in(identities, login, guard)
     }
 
-    /// Checks that a subscription token is not denied. One without an id is not.
+    /// Checks that a subscription token is not denied. A token without an id is never denied.
     ///
     /// # Errors
     /// [`Denial::Revoked`], [`Denial::LoginUnavailable`].

@@ -1,4 +1,4 @@
-//! Values from files with secrets or keys, loaded again when a file changes.
+//! Values from files with secrets or keys, reloaded when a file changes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use crate::drain::Drain;
 /// How often files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A value that is loaded from files, and again when one of them changes. Without files it stays as it is. `Debug` shows the
-/// paths only.
+/// A value that is loaded from files, and reloaded when one of them changes. Without files it is constant. `Debug`
+/// shows the paths only.
 pub struct FileBacked<T> {
     paths: Vec<PathBuf>,
     load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
@@ -27,7 +27,7 @@ struct State<T> {
 type Version = (SystemTime, u64);
 
 impl<T: Send + Sync + 'static> FileBacked<T> {
-    /// Loads a value with `load`, which reads these files. Its error must not contain what is in them.
+    /// Loads a value with `load`, which reads these files. Its error must not contain their content.
     ///
     /// # Errors
     /// If the value cannot be loaded.
@@ -40,13 +40,13 @@ impl<T: Send + Sync + 'static> FileBacked<T> {
         Ok(Arc::new(Self { paths, load: Box::new(load), state }))
     }
 
-    /// The value of the last versions that could be loaded.
+    /// The last value that was loaded successfully.
     pub fn value(&self) -> Arc<T> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).value)
     }
 
-    /// Loads the value again whenever a file changes, and then calls `on_change`. A version that cannot be loaded is logged,
-    /// and the last one stays valid.
+    /// Reloads the value whenever a file changes, and then calls `on_change`. A version that cannot be loaded is
+    /// logged, and the previous value remains in use.
     pub fn follow(self: &Arc<Self>, drain: &Drain, on_change: impl Fn() + Send + 'static) {
         if self.paths.is_empty() {
             return;
@@ -67,7 +67,7 @@ impl<T: Send + Sync + 'static> FileBacked<T> {
         });
     }
 
-    /// Loads the value if a file has changed. Returns whether there is another value.
+    /// Loads the value if a file has changed. Returns whether the value has changed.
     fn reload(&self) -> bool {
         let found = versions(&self.paths);
         if found.is_none() || found == self.state.read().unwrap_or_else(PoisonError::into_inner).versions {

@@ -15,7 +15,7 @@ use crate::auth::Identity;
 use crate::auth::identity::{Lease, LoginResult};
 use crate::store::{KeyEvents, KeyValue, WatchGuard};
 
-/// What an identity comes from.
+/// The source of an identity.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum LoginKey {
     /// A session: the index of its login method, and its key in the store.
@@ -37,7 +37,7 @@ struct Entry {
     identity: Weak<Identity>,
     /// Reads of the session in progress.
     reads: u32,
-    /// How often the session has changed while it had an entry.
+    /// The number of changes of the session since its entry was created.
     changes: u64,
 }
 
@@ -46,7 +46,7 @@ struct Entry {
 pub struct SessionRead {
     identities: Arc<Identities>,
     key: LoginKey,
-    /// The changes of the session when the read began.
+    /// The number of changes of the session when the read began.
     changes: u64,
 }
 
@@ -55,7 +55,7 @@ pub struct SessionRead {
 pub enum SessionReadResult {
     /// The identity of the session.
     Identity(Arc<Identity>),
-    /// The session has changed meanwhile: read it again.
+    /// The session has changed in the meantime: read it again.
     Changed,
 }
 
@@ -98,8 +98,8 @@ impl Identities {
         identity
     }
 
-    /// A session has changed; `login` is what it contains now, `None` if it is no login any more. Its identity ends
-    /// unless the login is the same.
+    /// A session has changed; `login` is its current content, `None` if it is no longer a login. Its identity ends
+    /// unless the login is unchanged.
     fn on_change(&self, key: &LoginKey, login: Option<&LoginResult>) {
         let Some(mut entry) = self.logins.get_mut(key) else { return };
         entry.changes += 1;

@@ -1,4 +1,4 @@
-//! What a connected client presents or asks for, and the result of its check.
+//! Credentials and questions of connected clients, and the results of their checks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use earshot_protocol::ChannelName;
 use crate::auth::{ClientMeta, Identity, UnixSeconds};
 use crate::hooks::{HookOutcome, HookRequest};
 
-/// What a client presents on a WebSocket. It contains secrets.
+/// Credentials that a client sends on a WebSocket. Contains secrets.
 pub enum Credentials {
     /// With the connect command.
     Connect {

@@ -1,4 +1,4 @@
-//! Revocations over all nodes: stores what the API requests, and learns what other nodes have stored.
+//! Revocations on all nodes: stores the requests of the API, and reads those that other nodes have stored.
 //!
 //! All revocations are fields of one Redis hash, which each node watches and keeps in memory. Owns that hash. Must never
 //! know a connection: commands for connected clients are returned by [`Revocations::next_commands`].
@@ -33,16 +33,16 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct RevocationSettings {
     /// The key of the hash.
     pub key: String,
-    /// The most revocations and commands in effect at a time (`limits.revocations`).
+    /// Maximum number of revocations and commands in effect at a time (`limits.revocations`).
     pub entries_max: usize,
-    /// How long a revocation is in effect if the request does not say it.
+    /// How long a revocation is in effect by default.
     pub default_ttl: Duration,
     /// Why revocations are not available, if they are not.
     pub unavailable: Option<&'static str>,
 }
 
 impl Default for RevocationSettings {
-    /// Of one node, with the limits of the configuration's defaults.
+    /// Revocations of a single node, with the default limits.
     fn default() -> Self {
         Self {
             key: "earshot:revocations".to_owned(),
@@ -74,7 +74,7 @@ struct SharedHash {
 /// Why a revocation or command is not in effect.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RevocationError {
-    /// The configuration has no place for them.
+    /// No place to store them is configured.
     #[error("revocations are not available: {0}")]
     NotAvailable(&'static str),
     /// Too many are in effect.
@@ -143,13 +143,13 @@ impl Revocations {
         self.len() == 0
     }
 
-    /// The number of them that have not expired.
+    /// The number of revocations and commands that have not expired.
     fn count(&self) -> usize {
         self.merge(std::iter::empty(), false);
         self.len()
     }
 
-    /// How long a revocation is in effect if the request does not say it.
+    /// How long a revocation is in effect by default.
     pub fn default_ttl(&self) -> Duration {
         self.settings.default_ttl
     }
@@ -174,7 +174,7 @@ impl Revocations {
         self.is_loaded().then(|| decide(&table, unix_now()))
     }
 
-    /// Revokes logins on all nodes, for `ttl`. All of them or none.
+    /// Revokes logins on all nodes, for `ttl`. Either all logins are revoked or none.
     ///
     /// # Errors
     /// See [`RevocationError`].
@@ -238,7 +238,8 @@ impl Revocations {
         }
     }
 
-    /// Ends the connected logins that are revoked. A login that is checked meanwhile finds the table changed already.
+    /// Ends the connected logins that are revoked. The table is updated first, so a login that is checked concurrently
+    /// is rejected.
     fn end_revoked(&self, found: &MergeResult) {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let now = unix_now();

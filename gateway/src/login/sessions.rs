@@ -31,7 +31,7 @@ impl SessionLogin {
         self.index
     }
 
-    /// What all keys of its sessions start with.
+    /// The common prefix of the keys of its sessions.
     pub fn key_prefix(&self) -> &str {
         self.format.key_prefix()
     }
@@ -68,7 +68,7 @@ impl SessionLogin {
         key: &[u8],
     ) -> Result<Option<(LoginResult, WatchGuard)>, StoreError> {
         let (value, watch) = match store.read_and_watch(key, self.key_type()).await {
-            // A key of another type is no session of this method.
+            // A key of another type is not a session of this method.
             Err(StoreError::WrongType) => return Ok(None),
             read => read?,
         };

@@ -19,7 +19,7 @@ pub enum TokenLogin {
 }
 
 impl TokenLogin {
-    /// A login method with this verifier, whose files are read again when they change; `publish` adds the keys of a
+    /// A login method with this verifier, whose files are reloaded when they change; `publish` adds the keys of a
     /// published key set.
     ///
     /// # Errors

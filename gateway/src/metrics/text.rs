@@ -48,7 +48,7 @@ impl TextFormat {
     }
 }
 
-/// Encodes the counters, and what `more` registers, as text.
+/// Encodes the counters, and the metrics that `more` registers, as text.
 ///
 /// # Errors
 /// If formatting fails, which does not happen for a text in memory.

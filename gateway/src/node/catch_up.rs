@@ -28,7 +28,7 @@ impl ChannelRegistry {
             return false;
         }
         if state.position() != from {
-            // Another read of the log came further.
+            // Another read of the log has already advanced further.
             return state.follower().is_some_and(|follower| follower.is_behind());
         }
         let more = catch_up.page(&mut state, page);

@@ -209,7 +209,7 @@ impl ChannelState {
         self.position
     }
 
-    /// A page of what a client has missed; without a position, the newest publication if requested.
+    /// A page of the publications that a client has missed; without a position, the newest publication if requested.
     pub(super) fn recover(
         &mut self,
         channel: &Channel,

@@ -11,6 +11,6 @@ pub struct HistoryRules {
     pub size: usize,
     /// How long a publication is kept.
     pub ttl: Duration,
-    /// The maximum of bytes in the memory of a node; a log is bounded by size and time only.
+    /// The maximum number of bytes in the memory of a node; a log is bounded by size and time only.
     pub bytes: usize,
 }

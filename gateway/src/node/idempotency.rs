@@ -1,4 +1,5 @@
-//! Results of publications by idempotency key, for channels without a log. A log stores the results of the others.
+//! Results of publications by idempotency key, for channels without a log. For channels with a log, the log stores the
+//! results.
 //!
 //! Owns the bounds, in entries and bytes. Must never publish anything itself.
 

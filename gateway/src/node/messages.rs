@@ -38,7 +38,7 @@ pub enum NodeRequest {
         /// Clients of several networks were subscribed in this shard, so the channel is attributed to none.
         shared: bool,
     },
-    /// Return what a connection has missed in a channel that the shard is attached to; answered by
+    /// Return the publications that a connection has missed in a channel that the shard is attached to; answered by
     /// [`NodeEvent::Recovered`] or [`NodeEvent::RecoverFailed`].
     Recover {
         /// The channel.
@@ -89,7 +89,7 @@ pub struct RequestId {
 /// The node's response to a request whose order relative to publications does not matter.
 #[derive(Debug)]
 pub enum NodeResponse {
-    /// What the credentials of a client permit.
+    /// The result of checking a client's credentials.
     LoggedIn(RequestId, Result<LoginOutcome, Denial>),
     /// The result of a publish.
     Published(RequestId, Result<Published, PublishError>),
@@ -106,9 +106,9 @@ pub enum NodeEvent {
     Attached(ChannelName, StreamPosition),
     /// The shard could not be attached to the channel.
     AttachFailed(ChannelName, SubscribeError),
-    /// What a connection has missed in the channel.
+    /// The publications that a connection has missed in the channel.
     Recovered(RequestId, ChannelName, Recovery),
-    /// What a connection has missed cannot be determined now.
+    /// The missed publications cannot be determined now.
     RecoverFailed(RequestId, ChannelName, SubscribeError),
     /// Publications of these channels may be missing.
     Gaps(Vec<ChannelGap>),
@@ -215,7 +215,7 @@ pub enum HistoryError {
     Broker(#[from] BrokerError),
 }
 
-/// Requests what a connection has missed.
+/// Requests the publications that a connection has missed.
 #[derive(Clone, Debug)]
 pub struct RecoveryRequest {
     /// The position of the client; `None` for a client that has none.
@@ -235,7 +235,7 @@ pub struct Recovery {
     pub top: StreamPosition,
     /// The position before the first publication of the page.
     pub start: StreamPosition,
-    /// What was missed, in order and without a gap, up to the limit of the page.
+    /// The missed publications, in order and without a gap, up to the limit of the page.
     pub publications: Vec<Arc<Publication>>,
     /// Whether everything since the client's position is recovered.
     pub recovered: bool,
@@ -259,7 +259,7 @@ pub enum RecoveryEpoch {
     Any,
     /// Matches this epoch.
     Exact(Epoch),
-    /// Cannot be parsed; matches none.
+    /// Cannot be parsed; matches no epoch.
     Invalid,
 }
 

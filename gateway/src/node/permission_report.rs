@@ -14,7 +14,7 @@ use crate::auth::identity::{Fields, Login, LoginResult, LoginSource};
 use crate::auth::{ChannelRequest, ClientMeta, Denial, Explanation, Identity, RuleOutcome, TrustedProxies};
 use crate::login::Authenticator;
 
-/// A question: may this client use this operation of this channel?
+/// A question: may this client perform this operation on this channel?
 #[derive(Debug)]
 pub struct PermissionQuery {
     /// The client.
@@ -29,7 +29,7 @@ pub struct PermissionQuery {
 
 /// The client of a question.
 pub enum QueriedClient {
-    /// A client that presents nothing.
+    /// A client without credentials.
     Guest,
     /// A user with these fields, as if a login named them.
     User(String, Fields),
@@ -44,17 +44,17 @@ pub enum QueriedClient {
 pub struct PermissionReport {
     /// Whether the client has the permission.
     pub allowed: bool,
-    /// The operation, as it is called in the configuration.
+    /// The operation, as named in the configuration.
     pub operation: &'static str,
     /// The channel.
     pub channel: String,
     /// The namespace of the channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Who the client is, if its login could be determined.
+    /// The identity of the client, if its login could be determined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientReport>,
-    /// The rules that were looked at.
+    /// The rules that were evaluated.
     pub rules: Vec<RuleOutcome>,
     /// What decided.
     pub reason: String,
@@ -94,7 +94,7 @@ impl QueriedClient {
             }
             Self::Token(token) => authenticator.authenticate(None, token).await,
             Self::Cookie(cookie) => {
-                // A header that cannot be sent is no login.
+                // A header that cannot be sent does not log in.
                 let request = Request::get("/").header(header::COOKIE, cookie).body(()).unwrap_or_default();
                 let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 let client = ClientMeta::new(&request, peer, &TrustedProxies::default());

@@ -1,6 +1,7 @@
 //! Publications of clients and of the API.
 //!
-//! Owns the checks of a publication, and that an idempotency key publishes once. Must never assign a position.
+//! Owns the checks of a publication, and ensures that an idempotency key publishes only once. Must never assign a
+//! position.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -81,7 +81,8 @@ impl ChannelRegistry {
         self.channels.len()
     }
 
-    /// Recovers what a client has missed. Calls `announce` with the result, in order with the publications.
+    /// Recovers the publications that a client has missed. Calls `announce` with the result, in order with the
+    /// publications.
     pub(super) fn recover(
         &self,
         name: &ChannelName,

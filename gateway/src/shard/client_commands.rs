@@ -18,7 +18,7 @@ use super::expiry;
 use crate::auth::UnixSeconds;
 use crate::auth::revocation::{ClientAction, ClientCommand};
 
-/// Commands by what selects their clients.
+/// Commands, grouped by how they select their clients.
 struct CommandIndex<'c> {
     by_user: HashMap<&'c str, Vec<&'c ClientCommand>>,
     /// Commands without a user.
@@ -115,7 +115,7 @@ fn unsubscribe_client(shard: &mut Shard, connection_id: ConnectionId, name: &Cha
     let frame = connection.framing.unsubscribe_push(name, code);
     if let Some(channel) = subscription {
         shard.state.subscriptions().unsubscribe(connection_id, channel);
-        // Of a command that is not answered yet.
+        // The subscription belongs to a command without a reply so far.
         shard.session(connection_id).on_subscribe_failed(channel, ErrorCode::PermissionDenied);
     }
     shard.state.enqueue(connection_id, frame);

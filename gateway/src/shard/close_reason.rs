@@ -4,7 +4,7 @@ use std::io;
 
 use earshot_protocol::Disconnect;
 
-/// Why a connection ends, as it is logged.
+/// Why a connection ends, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CloseReason {
     /// The gateway disconnects the client.

@@ -1,7 +1,7 @@
 //! The commands of a WebSocket session.
 //!
 //! Owns the check of a command against the rules of its channel, and the error codes. Pure: the result of a command is a
-//! [`SessionAction`]. [`login`]: commands with credentials; [`hooks`]: commands for which a hook is asked; [`publish`]:
+//! [`SessionAction`]. [`login`]: commands with credentials; [`hooks`]: commands that require a hook; [`publish`]:
 //! publications.
 
 mod hooks;
@@ -34,7 +34,7 @@ pub(super) use login::finish;
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
 const REJECT_UNRECOVERED: i64 = 2;
 
-/// What a command is checked against.
+/// The rules and limits for checking a command.
 #[derive(Debug)]
 pub(super) struct SessionContext<'a> {
     pub(super) namespaces: &'a Namespaces,
@@ -54,7 +54,7 @@ pub(super) struct SessionContext<'a> {
 pub(super) struct CommandClient<'a> {
     /// Its id; nil before the connect command.
     pub(super) id: Uuid,
-    /// What authentication needs of its request, before the connect command.
+    /// The parts of its request that authentication needs, before the connect command.
     pub(super) meta: Option<&'a ClientMeta>,
     pub(super) identity: &'a Arc<Identity>,
     /// The encoding of its messages.
@@ -63,7 +63,7 @@ pub(super) struct CommandClient<'a> {
     pub(super) rpc_calls: usize,
 }
 
-/// What a client has for one channel, in addition to its identity.
+/// The facts about a client and one channel, in addition to its identity.
 #[derive(Clone, Copy, Debug, Default)]
 struct Holds {
     /// It is subscribed to the channel.
@@ -133,7 +133,7 @@ impl CommandError {
     }
 }
 
-/// Executes a command of a client whose turn it is. `resolved` is its channel if the command was deferred:
+/// Executes a command when its turn has come. `resolved` is its channel if the command was deferred:
 /// [`check_deferred`].
 pub(super) fn execute(
     command: Command,
@@ -149,7 +149,7 @@ pub(super) fn execute(
         Request::Subscribe(request) => subscribe(id, request, resolved, client, context),
         Request::History(request) => history(id, &request, client.identity, context),
         Request::Refresh(request) if context.authenticator.verifies_tokens() => {
-            // Only a token is replaced: a session would survive its end.
+            // Only a token can be replaced: otherwise a client could outlive the end of its session.
             if client.identity.is_refreshable() {
                 let (user, token_bytes) = (client.identity.user().to_owned(), request.token.len());
                 let credentials = Credentials::Refresh { token: request.token, user };
@@ -176,7 +176,7 @@ pub(super) fn execute(
     result.unwrap_or_else(|error| error.action(id))
 }
 
-/// Checks whether a command may wait for its turn. What depends on earlier commands is checked when it is executed.
+/// Checks whether a command may wait for its turn. Conditions that depend on earlier commands are checked at execution.
 /// Returns the channel if it was resolved.
 pub(super) fn check_deferred(
     request: &Request,
@@ -186,7 +186,7 @@ pub(super) fn check_deferred(
     match request {
         Request::Publish(request) => publish::check_deferred(request, identity, context).map(Some),
         Request::Subscribe(request) => {
-            // Its token is verified, and the hook is asked, in its turn.
+            // Its token is verified and the hook is called when its turn comes.
             let has_token = context.authenticator.verifies_tokens();
             let holds = Holds { has_token, hook: Some(HookAnswer::Allowed), ..Holds::default() };
             let checked = check_subscribe(&request.channel, request, None, identity, holds, context)?;
@@ -250,7 +250,7 @@ fn check_subscribe(
     Ok(SubscribeParams { channel, since, expires_at: None })
 }
 
-/// Checks that a client may use an operation of a channel.
+/// Checks that a client may perform an operation on a channel.
 fn authorize(
     identity: &Identity,
     operation: Operation,
@@ -314,7 +314,7 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandError> {
 pub(super) enum NodeReply {
     /// The reply to a command.
     Body(ReplyBody),
-    /// What the credentials of the client permit.
+    /// The result of checking the client's credentials.
     LoggedIn(Result<LoginOutcome, Denial>),
 }
 

@@ -1,4 +1,4 @@
-//! The backlog of a slow consumer: what waits after its outbox, in channels with a slow-consumer rule.
+//! The backlog of a slow consumer: entries that wait behind its outbox, in channels with a slow-consumer rule.
 //!
 //! While there is a backlog, everything except control frames passes through it, so that the order is kept.
 //! Publications are encoded when they leave it, so that until then each can be replaced or dropped. A dropped
@@ -45,7 +45,7 @@ struct GapMarkers {
     reported: BTreeSet<u64>,
 }
 
-/// What dropping a publication did.
+/// The result of dropping a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GapMarker {
     New,

@@ -1,6 +1,6 @@
 //! The state of one client connection.
 //!
-//! Holds what waits to be written, the subscriptions, and the next timer. The protocols are in [`super::session`]
+//! Holds the send queue, the subscriptions and the next timer. The protocols are in [`super::session`]
 //! (WebSocket) and [`super::sse_stream`] (SSE).
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(super) struct Connection {
     pub(super) timer: TimerKind,
     /// When the timer fires.
     pub(super) due: Tick,
-    /// When the wheel returns the connection.
+    /// When the timer wheel returns the connection.
     pub(super) armed: Tick,
     pub(super) subscriptions: Vec<Subscription>,
     /// Channels whose clients have not been unsubscribed by a push yet.
@@ -105,7 +105,7 @@ impl DeferredEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// No input is accepted; what is queued is written, then the sink is shut down.
+    /// No input is accepted; queued data is written, then the sink is shut down.
     Draining,
     /// Everything has been written; the client has not closed its side yet.
     AwaitingPeerClose,

@@ -1,4 +1,4 @@
-//! What the protocol of one connection works with.
+//! The context in which the protocol of one connection runs.
 
 use std::time::Duration;
 
@@ -120,12 +120,13 @@ impl ConnectionContext<'_> {
         self.state.subscriptions().unsubscribe(self.id, channel);
     }
 
-    /// Whether everything that the next reply or event contains is available; requests what is not.
+    /// Whether the content of the next reply or event is complete; requests the missing parts.
     pub(super) fn is_ready_to_reply(&mut self) -> bool {
         self.recoveries.is_ready_to_reply(self.state, self.id)
     }
 
-    /// The reply or event of a subscription was queued: sends what arrived meanwhile, and the next page of its recovery.
+    /// The reply or event of a subscription was queued: sends the events that arrived in the meantime, and the next
+    /// page of its recovery.
     pub(super) fn continue_delivery(&mut self) {
         self.broadcast.send_deferred(self.state, self.id);
         self.recoveries.queue_page(self.state, self.id);

@@ -1,6 +1,6 @@
 //! Delivers frames and publications to the connections of a shard.
 //!
-//! [`Delivery`] owns the subscriptions and what is written to their connections, and so what a queue without room means:
+//! [`Delivery`] owns the subscriptions and the writes to their connections, and therefore the handling of a full queue:
 //! the oldest publications are dropped, and a WebSocket client is unsubscribed from their channel. It closes no
 //! connection: whether a client is too slow is an outcome.
 
@@ -31,7 +31,7 @@ pub(super) struct Delivery {
     counters: Arc<ShardCounters>,
 }
 
-/// What the flush of a connection in its turn did.
+/// The result of flushing a connection in its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum FlushOutcome {
@@ -92,7 +92,7 @@ impl Delivery {
         discarded
     }
 
-    /// Whether a turn has work left.
+    /// Whether work remains in this turn.
     pub(super) fn has_work(&self) -> bool {
         self.has_scheduled()
             || self.connections().pending_reads() > 0
@@ -109,7 +109,7 @@ impl Delivery {
         self.writer.start_turn();
     }
 
-    /// Ends a turn of flushes: counts what was written.
+    /// Ends a turn of flushes: counts the written bytes.
     pub(super) fn finish_turn(&mut self) {
         self.writer.count_flushed();
     }
@@ -256,8 +256,8 @@ impl Delivery {
         }
     }
 
-    /// Stops accepting input, moves what waits to the outbox and unsubscribes from all channels. Returns `false` if the
-    /// connection is closing already.
+    /// Stops accepting input, moves waiting entries to the outbox and unsubscribes from all channels. Returns `false`
+    /// if the connection is closing already.
     pub(super) fn begin_close(&mut self, connection_id: ConnectionId) -> bool {
         let Some((connection, channels)) = self.subscriptions.split(connection_id) else { return false };
         if !connection.is_open() {
@@ -273,7 +273,7 @@ impl Delivery {
         true
     }
 
-    /// Discards what waits for a client, except the rest of a frame that is partly written.
+    /// Discards everything queued for a client, except the rest of a partly written frame.
     pub(super) fn discard_unsent(&mut self, connection_id: ConnectionId) {
         if let Some(connection) = self.subscriptions.connections_mut().get_mut(connection_id) {
             self.writer.discard_unsent(connection);

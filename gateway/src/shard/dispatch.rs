@@ -1,4 +1,4 @@
-//! Dispatches what happens to a connection to the driver of its protocol.
+//! Dispatches the events of a connection to the driver of its protocol.
 //!
 //! Events and replies of the node, timers and completed writes arrive here.
 
@@ -99,7 +99,7 @@ impl Shard {
         }
     }
 
-    /// Something that the next reply or event of a connection waits for is available.
+    /// A part of the next reply or event of a connection is available.
     fn resume_pending(&mut self, connection_id: ConnectionId) {
         match self.state.connections().get(connection_id).map(|connection| &connection.kind) {
             Some(ConnectionKind::WebSocket(_)) => self.session(connection_id).flush_ready_replies(),

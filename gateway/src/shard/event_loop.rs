@@ -27,12 +27,12 @@ use crate::node::Node;
 use crate::node::messages::{NodeEvent, NodeRequest, NodeResponse};
 use crate::node::shard_queue::ShardReceiver;
 
-/// The most deliveries handled in one turn, and the number of publications that ends the turn: one delivery may
-/// contain hundreds.
+/// Maximum number of deliveries handled in one turn, and the number of publications that ends the turn: one delivery
+/// may contain hundreds.
 const DELIVERIES_PER_TURN: usize = 64;
 const PUBLICATIONS_PER_TURN: usize = 256;
 
-/// The most commands and replies handled in one turn.
+/// Maximum number of commands and replies handled in one turn.
 const COMMANDS_PER_TURN: usize = 128;
 
 /// Socket events handled in one turn.
@@ -169,7 +169,7 @@ impl Shard {
         self.recoveries.send_pages(&mut self.state);
     }
 
-    /// Handles one event. Returns whether deliveries may be left.
+    /// Handles one event. Returns whether deliveries may remain.
     fn work(&mut self, event: Event, inputs: &mut Inputs, events: &mut Events) -> bool {
         match event {
             Event::Sockets => self.on_socket_events(events),
@@ -199,7 +199,7 @@ impl Shard {
         false
     }
 
-    /// Handles a bounded number of deliveries. Returns whether more may be left.
+    /// Handles a bounded number of deliveries. Returns whether more may remain.
     pub(super) fn take_deliveries(&mut self, first: Option<NodeEvent>, inbox: &mut ShardReceiver) -> bool {
         let mut next = first;
         let (mut taken, mut publications) = (0, 0);

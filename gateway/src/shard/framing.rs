@@ -74,7 +74,7 @@ impl Framing {
         if self.chunked { sse::chunk(event) } else { Bytes::copy_from_slice(event) }
     }
 
-    /// What informs the client that the connection is closed.
+    /// The message that informs the client that the connection is closed.
     pub(super) fn close(self, code: u16, reason: &str, retry_ms: u32) -> Bytes {
         if self.is_event_stream() {
             self.event(&sse::error(u32::from(code), reason, retry_ms))
@@ -83,13 +83,13 @@ impl Framing {
         }
     }
 
-    /// What informs the client that a subscription ended; empty for an event stream.
+    /// The message that informs the client that a subscription ended; empty for an event stream.
     pub(super) fn unsubscribe_push(self, channel: &ChannelName, code: UnsubscribeCode) -> Bytes {
         let push = Push { channel: channel.to_string(), body: PushBody::Unsubscribe(code.into()) };
         self.reply(&Reply { id: 0, body: ReplyBody::Push(push) })
     }
 
-    /// What ends the body of a response, if the shard writes it.
+    /// The end of a response body, if the shard writes it.
     pub(super) fn end(self) -> Option<Bytes> {
         (self.is_event_stream() && self.chunked).then(|| Bytes::from_static(sse::LAST_CHUNK))
     }

@@ -79,7 +79,7 @@ impl Shard {
         }
     }
 
-    /// Disconnects the clients whose login has ended. A client reconnects with the login that it has then.
+    /// Disconnects the clients whose login has ended. A client that reconnects uses its current login.
     fn end_logins(&mut self) {
         for connection_id in self.state.connections().ids() {
             let identity = self.state.connections().get(connection_id).map(Connection::identity);

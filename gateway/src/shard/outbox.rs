@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::timer_wheel::Tick;
 
-/// The most frames in one write call.
+/// Maximum number of frames in one write call.
 pub(super) const SLICES_MAX: usize = 64;
 
 /// Bytes of memory that a queued frame occupies in addition to its own: a slot in a queue that grows by doubling, and the
@@ -32,7 +32,7 @@ pub(super) struct Outbox {
     front_partial: bool,
     /// Bytes written so far.
     sent_total: u64,
-    /// What `sent_total` will be when everything that waited at `since` is written.
+    /// The value of `sent_total` once everything that was queued at `since` is written.
     mark: u64,
     since: Tick,
 }
@@ -102,7 +102,7 @@ impl Outbox {
         self.frames = VecDeque::new();
     }
 
-    /// Discards the frames of which no byte was written. The rest of a partly written frame stays, so that the stream
+    /// Discards the frames that have not been started. The rest of a partly written frame stays, so that the stream
     /// of frames remains valid, and with it the frames that continue it.
     pub(super) fn discard_unsent(&mut self, is_continuation: impl Fn(&[u8]) -> bool) {
         let front_partial = usize::from(self.front_partial);

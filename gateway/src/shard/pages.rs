@@ -1,4 +1,4 @@
-//! What a recovery has left after its first page, for each connection, and the connections that wait for a page.
+//! The remaining pages of each connection's recoveries, and the connections that wait for a page.
 //!
 //! Owns the order of pages: one request per connection at a time, and a bounded number per shard.
 
@@ -78,7 +78,8 @@ impl PagedRecovery {
         self.queued = false;
     }
 
-    /// Takes the next page of what is kept, and leaves the queue; `None` if nothing is kept for the first channel.
+    /// Takes the next page of the kept publications, and leaves the queue; `None` if none are kept for the first
+    /// channel.
     pub(super) fn take_kept(&mut self, limit: PageLimit) -> Option<Vec<Arc<Publication>>> {
         let pages = self.channels.front_mut().filter(|pages| !pages.kept.is_empty())?;
         let count = limit.fitting(pages.kept.iter().map(|publication| publication.cost()), true);
@@ -125,7 +126,7 @@ impl PageQueue {
         self.waiting.push_back(key);
     }
 
-    /// Removes the first connection; `None` while the shard has as many requests in flight as it may.
+    /// Removes the first connection; `None` while the shard has the maximum number of requests in flight.
     pub(super) fn pop(&mut self) -> Option<u64> {
         if self.in_flight.len() >= PAGE_REQUESTS_MAX { None } else { self.waiting.pop_front() }
     }
@@ -140,7 +141,7 @@ impl PageQueue {
         self.in_flight.push(number);
     }
 
-    /// A request was answered. A number that is not one of a page request is ignored.
+    /// A request was answered. The number of any other request is ignored.
     pub(super) fn on_reply(&mut self, number: u32) {
         self.in_flight.retain(|request| *request != number);
     }

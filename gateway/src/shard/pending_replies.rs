@@ -39,7 +39,7 @@ pub(super) enum PendingReply {
     Deferred { channel: Option<ChannelName>, resolved: Option<ResolvedChannel>, command: Command },
 }
 
-/// The command whose credentials are checked, or for which a hook is asked.
+/// The command that waits for a credential check or a hook.
 #[derive(Debug)]
 pub(super) enum LoginPurpose {
     Connect(Box<ConnectRequest>),

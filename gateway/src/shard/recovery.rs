@@ -1,9 +1,9 @@
 //! Missed publications, and how live publications follow them.
 //!
-//! Owns the order: reply or `subscribed` event, then missed publications, then what arrived meanwhile, then live;
-//! nothing twice and nothing lost. The node reads the history at a position of the channel's sequence that it names.
-//! Publications up to that position which the shard has not delivered yet are skipped for this subscriber. [`paging`]
-//! continues recoveries that are longer than one page.
+//! Owns the order: reply or `subscribed` event, then missed publications, then publications that arrived in the
+//! meantime, then live ones; no duplicates and no losses. The node reads the history at a position of the channel's
+//! sequence that it names. Publications up to that position which the shard has not delivered yet are skipped for this
+//! subscriber. [`paging`] continues recoveries that are longer than one page.
 
 mod paging;
 
@@ -41,7 +41,7 @@ impl Recoveries {
         self.last_request
     }
 
-    /// Whether everything that the next reply or event contains is available; requests what is not.
+    /// Whether the content of the next reply or event is complete; requests the missing parts.
     pub(super) fn is_ready_to_reply(&mut self, state: &mut ShardState, connection_id: ConnectionId) -> bool {
         let Some((connection, channels, limits)) = state.split(connection_id) else { return false };
         let key = key(connection_id, connection.generation);
@@ -161,8 +161,7 @@ impl Recoveries {
     }
 }
 
-/// The bytes that a recovery may have so that at most `client_queue_bytes` wait for the client; `None` if that is less
-/// than a page.
+/// The size that keeps a recovery within `client_queue_bytes`; `None` if that is less than a page.
 fn recovery_room(connection: &Connection, limits: &ShardLimits) -> Option<usize> {
     let kept = connection.paged_recovery.as_ref().map_or(0, |paged| paged.bytes());
     let waiting = connection.send_queue.queued_bytes() + kept;

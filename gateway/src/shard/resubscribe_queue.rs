@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use earshot_protocol::ChannelName;
 
-/// The most clients unsubscribed after gaps in one tick.
+/// Maximum number of clients unsubscribed after gaps in one tick.
 const RESUBSCRIBES_PER_TICK: usize = 200;
 
 #[derive(Debug)]

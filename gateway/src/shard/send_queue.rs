@@ -1,4 +1,4 @@
-//! What waits to be written to one connection: the outbox, and the backlog after it.
+//! The send queue of one connection: the outbox, and the backlog behind it.
 //!
 //! Owns the count of queued bytes, in memory and in the metrics. Recovered publications do not count against the limit,
 //! since a client that reads them is not slow.
@@ -19,7 +19,7 @@ use crate::metrics::ShardCounters;
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
     outbox: Outbox,
-    /// What waits after the outbox, in channels with a slow-consumer rule.
+    /// Entries that wait behind the outbox, in channels with a slow-consumer rule.
     backlog: Option<Box<ConflationQueue>>,
     /// Memory of recovered publications in the outbox, which the limit does not include.
     recovery_credit: usize,
@@ -45,12 +45,12 @@ impl SendQueue {
         self.outbox.queued_bytes() + self.backlog_bytes()
     }
 
-    /// The limit for what is queued now, where `client_queue_bytes` is the configured one.
+    /// The limit for the current content of the queue; `client_queue_bytes` is the configured limit.
     pub(super) fn limit(&self, client_queue_bytes: usize) -> usize {
         client_queue_bytes + self.recovery_credit
     }
 
-    /// What may be queued before a frame is added.
+    /// The maximum size of the queue before a frame is added.
     pub(super) fn room_for(&self, frame: &Bytes, client_queue_bytes: usize) -> usize {
         self.limit(client_queue_bytes).saturating_sub(frame.len() + FRAME_OVERHEAD_BYTES)
     }
@@ -64,7 +64,7 @@ impl SendQueue {
         self.backlog.is_some()
     }
 
-    /// Changes the outbox: what is added to it is counted.
+    /// Changes the outbox, and counts the added bytes.
     #[inline]
     pub(super) fn append(&mut self, counters: &ShardCounters, change: impl FnOnce(&mut Outbox)) {
         let before = self.outbox.bytes();
@@ -72,8 +72,8 @@ impl SendQueue {
         counters.client_queue_bytes.add((self.outbox.bytes() - before) as u64);
     }
 
-    /// What was added since the outbox occupied `before` bytes of memory is a recovery, which does not count against the
-    /// limit.
+    /// Marks everything added since the outbox occupied `before` bytes as part of a recovery, which does not count
+    /// against the limit.
     pub(super) fn credit_since(&mut self, before: usize) {
         self.recovery_credit += self.outbox.queued_bytes() - before;
     }
@@ -129,8 +129,8 @@ impl SendQueue {
         item
     }
 
-    /// Writes the outbox until it is empty or the sink accepts no more. `stats` counts what was written; the caller
-    /// adds it to the counters.
+    /// Writes the outbox until it is empty or the sink accepts no more. `stats` counts the written bytes; the caller
+    /// adds them to the counters.
     pub(super) fn flush(&mut self, sink: &mut Sink, stats: &mut FlushStats) -> io::Result<FlushStatus> {
         let before = self.outbox.queued_bytes();
         let written = sink.flush(&mut self.outbox, stats)?;
@@ -138,7 +138,7 @@ impl SendQueue {
         Ok(written)
     }
 
-    /// Discards the backlog and the frames of which no byte was written. A rest of an SSE event stays.
+    /// Discards the backlog and the frames that have not been started. The rest of a partly written SSE event stays.
     pub(super) fn discard_unsent(&mut self, counters: &ShardCounters) {
         let waited = self.outbox.bytes() + self.backlog_bytes();
         self.backlog = None;

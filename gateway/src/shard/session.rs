@@ -1,9 +1,9 @@
 //! The protocol of a WebSocket session.
 //!
-//! [`Session`] is a pure state machine: commands of the client and replies of the node are its inputs, a [`SessionAction`]
-//! is its output. It uses no socket, no poll and no clock. It owns the order of replies: they are written in the order of
-//! the commands, also if one waits for the node, and the reply to a subscribe command precedes its first publication.
-//! The commands are in [`super::commands`]; [`super::sessions`] executes the actions.
+//! [`Session`] is a pure state machine: commands of the client and replies of the node are its inputs, a
+//! [`SessionAction`] is its output. It uses no socket, no poll and no clock. It owns the order of replies: they are
+//! written in the order of the commands, even if one waits for the node, and the reply to a subscribe command precedes
+//! its first publication. The commands are in [`super::commands`]; [`super::sessions`] executes the actions.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ use crate::node::namespace::ResolvedChannel;
 #[derive(Debug)]
 pub(super) struct Session {
     encoding: Encoding,
-    /// What authentication needs of the client's request, until the connect command is accepted; what hooks get of it.
+    /// The parts of the client's request that authentication needs (until the connect command is accepted), and those
+    /// that are forwarded to hooks.
     client_meta: Option<Box<ClientMeta>>,
     /// Who the client is.
     identity: Arc<Identity>,
@@ -93,7 +94,8 @@ impl Session {
         self.client.unwrap_or_default()
     }
 
-    /// What is known of the client's request. After the connect command only what hooks get; `None` if that is nothing.
+    /// The kept parts of the client's request. After the connect command, only those for hooks; `None` if there are
+    /// none.
     pub(super) fn client_meta(&self) -> Option<&ClientMeta> {
         self.client_meta.as_deref()
     }
@@ -114,7 +116,7 @@ impl Session {
         self.pong_due = true;
     }
 
-    /// Executes a command whose turn it is.
+    /// Executes a command when its turn has come.
     fn execute(
         &mut self,
         command: Command,

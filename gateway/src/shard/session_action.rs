@@ -1,4 +1,4 @@
-//! What a session requests from its shard.
+//! An action that a session requests from its shard.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::login::Credentials;
 use crate::node::messages::{HistoryQuery, RecoverFrom};
 use crate::node::namespace::ResolvedChannel;
 
-/// What a session requests from its shard.
+/// An action that a session requests from its shard.
 #[derive(Debug)]
 pub(super) enum SessionAction {
     /// Nothing: the command has no reply, or it waits.

@@ -54,7 +54,7 @@ impl SessionDriver<'_> {
         self.session().is_some_and(|session| session.is_paused())
     }
 
-    /// Calls a session with what its commands are checked against.
+    /// Calls a session with the rules and limits for its commands.
     fn with_session<T>(&mut self, call: impl FnOnce(&mut Session, &SessionContext<'_>) -> T) -> Option<T> {
         let ConnectionContext { id, node, state, .. } = &mut self.context;
         let (connection, channels, limits) = state.split(*id)?;
@@ -388,7 +388,7 @@ impl SessionDriver<'_> {
         }
     }
 
-    /// Writes a reply with the first page of recovered publications, and what arrived meanwhile.
+    /// Writes a reply with the first page of recovered publications and those that arrived in the meantime.
     fn reply_with_recovered(&mut self, id: u32, body: ReplyBody) {
         let Some(frame) = self.encode(id, body) else { return };
         self.context.state.delivery().enqueue_recovered_frame(self.context.id, frame);

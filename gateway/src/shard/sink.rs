@@ -1,4 +1,4 @@
-//! Where a connection's bytes are written: its own socket, or a stream in a connection that hyper serves.
+//! The destination of a connection's bytes: its own socket, or a stream in a connection that hyper serves.
 //!
 //! Writes and reads without blocking, and holds no buffer.
 

@@ -19,14 +19,14 @@ use crate::node::publication::Publication;
 /// The reason of a gap if a channel cannot be resumed from the client's position.
 pub(super) const UNRECOVERABLE: &str = "unrecoverable";
 
-/// What a stream requests from its shard, in order.
+/// An action that a stream requests from its shard; actions are executed in order.
 #[derive(Debug)]
 pub(super) enum SseAction {
     /// Queue an event.
     Send(Vec<u8>),
     /// Queue a publication that the client has missed.
     SendRecovered(Arc<Publication>),
-    /// End the stream after what is queued.
+    /// End the stream after everything queued is written.
     End,
 }
 

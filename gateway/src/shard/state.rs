@@ -80,7 +80,7 @@ impl ShardState {
         self.delivery.connection_mut(connection_id)
     }
 
-    /// A connection with what its protocol is checked against.
+    /// A connection with the context of its protocol.
     pub(super) fn split(
         &mut self,
         connection_id: ConnectionId,

@@ -1,9 +1,9 @@
 //! Writes to the connections of a shard: queues frames and publications, and flushes send queues to sinks.
 //!
-//! Owns the flush queue, and the limits of what may wait for one client. Each operation concerns one connection. What
-//! it means for the connection's subscriptions, or for the connection itself, is an outcome that the caller handles.
-//! What is queued between two flushes of a connection is written with one system call. [`backpressure`] holds the rules
-//! for clients that read too slowly.
+//! Owns the flush queue, and the limits of what may wait for one client. Each operation concerns one connection. The
+//! caller handles its consequences for subscriptions and for the connection itself. Everything queued between two
+//! flushes of a connection is written with one system call. [`backpressure`] holds the rules for clients that read too
+//! slowly.
 
 mod backpressure;
 
@@ -42,7 +42,7 @@ pub(super) struct Writer {
     limits: QueueLimits,
     /// The current tick: since when an entry waits.
     now: Tick,
-    /// What was written and is not in the counters yet.
+    /// Written bytes that are not in the counters yet.
     flushed: FlushStats,
     counters: Arc<ShardCounters>,
 }
@@ -76,7 +76,7 @@ impl Writer {
         }
     }
 
-    /// Forgets a connection that is removed: what it has queued no longer counts.
+    /// Accounts for a removed connection: its queue no longer counts.
     pub(super) fn on_removed(&self, connection: &mut Connection) {
         connection.send_queue.on_removed(&self.counters);
         if let Sink::Socket(socket) = &mut connection.sink {
@@ -192,7 +192,7 @@ impl Writer {
         matches!(written, Ok(FlushStatus::Done))
     }
 
-    /// Adds what was written to the counters.
+    /// Adds the written bytes to the counters.
     pub(super) fn count_flushed(&mut self) {
         let FlushStats { writes, bytes } = std::mem::take(&mut self.flushed);
         self.counters.client_queue_bytes.sub(bytes);

@@ -29,10 +29,10 @@ impl Batch {
         self.requests.is_empty() && self.rereads.is_empty()
     }
 
-    /// Executes the commands, answers the callers, and passes what was read to the watched keys.
+    /// Executes the commands, answers the callers, and passes the results of reads to the watched keys.
     ///
     /// # Errors
-    /// The connection failed, or the server answers no command at present.
+    /// The connection failed, or the server does not answer commands at present.
     pub(super) async fn execute(
         self,
         mut connection: MultiplexedConnection,
@@ -53,7 +53,7 @@ impl Batch {
         self.requests.iter().for_each(|queued| queued.request.write(&mut pipeline));
         self.rereads.iter().for_each(|reread| write_watched_read(&mut pipeline, &reread.key, reread.kind));
         if self.reads_watched_keys() {
-            // After the reads: a server that is a primary now had its present data before.
+            // After the reads: if the server is a primary now, the data that was read is valid.
             pipeline.cmd("ROLE");
         }
         pipeline
@@ -117,7 +117,7 @@ fn next_watched_read(kind: KeyType, replies: &mut impl Iterator<Item = Value>) -
     parse_watched_read(kind, value, &ttl)
 }
 
-/// What went wrong in a batch.
+/// The failure of a batch.
 #[derive(Debug, Default)]
 struct Failures {
     /// The server answers no command: the connection is then closed, and the next one waits.

@@ -24,12 +24,12 @@ pub enum StoreError {
     WrongType,
 }
 
-/// What an error reply says about the server.
+/// The meaning of an error reply for the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ErrorScope {
     /// Only this command failed.
     Command,
-    /// The server answers no command at present, or another one has the key: the connection is not usable.
+    /// The server does not answer commands at present, or another server has the key: the connection is not usable.
     Server,
 }
 

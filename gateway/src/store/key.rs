@@ -40,7 +40,8 @@ impl std::fmt::Debug for KeyValue {
 }
 
 impl KeyValue {
-    /// A number that differs between values with high probability. It does not depend on the order of fields.
+    /// A fingerprint: with high probability, different values have different numbers. It does not depend on the order
+    /// of fields.
     pub(super) fn fingerprint(&self, hasher: &impl BuildHasher) -> u64 {
         match self {
             Self::Bytes(bytes) => hasher.hash_one(bytes),

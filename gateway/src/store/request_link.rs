@@ -1,4 +1,4 @@
-//! The link for reads and writes: batches of commands follow each other on one connection a server.
+//! The link for reads and writes: batches of commands follow each other on one connection per server.
 //!
 //! Owns the lifecycle of the connections: they begin and end together. Uses RESP2, so that it works where tracking does
 //! not.

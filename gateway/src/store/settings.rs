@@ -9,18 +9,18 @@ use earshot_redis_link::ConnectConfig;
 pub struct StoreSettings {
     /// The deployment that holds the keys.
     pub connection: ConnectConfig,
-    /// Prefixes of the keys that are watched. A watched key with another prefix is only found by the sweep. An empty
+    /// Prefixes of the keys that are watched. A watched key with another prefix is checked only by the sweep. An empty
     /// prefix stands for all keys.
     pub prefixes: Vec<Vec<u8>>,
-    /// The most requests that wait or are in flight.
+    /// Maximum number of requests that wait or are in flight.
     pub queue_items: usize,
-    /// The most bytes of their keys and values.
+    /// Maximum size of their keys and values.
     pub queue_bytes: usize,
     /// How often each watched key is read without tracking.
     pub sweep_interval: Duration,
     /// After a link failure, the time over which missing keys are reported, if all of them are missing.
     pub disconnect_window: Duration,
-    /// The most watched keys read per second after a link failure.
+    /// Maximum number of watched keys read per second after a link failure.
     pub recovery_rate: u32,
     /// The shortest time between two reads of one key that changes often.
     pub reread_interval_min: Duration,

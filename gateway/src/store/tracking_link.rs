@@ -1,4 +1,4 @@
-//! The tracking link: one RESP3 connection a server, on which Redis reports changed keys.
+//! The tracking link: one RESP3 connection per server, on which Redis reports changed keys.
 //!
 //! Owns the mode: without this link, watched keys are read at an interval. Must never stay connected to other servers
 //! than the link for reads: it is connected after that link, and ends with it.
@@ -95,7 +95,7 @@ impl TrackingLink {
         }
     }
 
-    /// Waits until a connection fails, or the other link has another connection than `number`.
+    /// Waits until a connection fails, or the other link's connection is no longer `number`.
     async fn serve(
         &mut self,
         connections: Vec<(MultiplexedConnection, FailoverWatch)>,

@@ -8,7 +8,7 @@
 //!   and in a full reread.
 //! - An epoch ends with each link failure. A key that is found missing for the first time in a new epoch is read once
 //!   more at a later time, and only then reported. These times are spread so that all keys together take
-//!   `disconnect_window`; few missing keys take a small part of it.
+//!   `disconnect_window`; a few missing keys take only a small part of it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) use read::{FirstRead, ReadOutcome, Reread, WatchId};
 
 /// When a read that failed is repeated.
 const FAILED_RETRY: Duration = Duration::from_secs(5);
-/// The most slots that one call of [`WatchTable::next_reads`] examines in a full reread.
+/// Maximum number of slots that one call of [`WatchTable::next_reads`] examines in a full reread.
 const SCAN_MAX: usize = 4096;
 
 /// The parts of the settings that the table uses.
@@ -91,7 +91,7 @@ impl WatchTable {
     }
 
     /// Adds a watcher. `is_covered`: an invalidation is expected when the key changes. All watchers of a key share one
-    /// type; `Exists` gives way to another one.
+    /// type; any other type replaces `Exists`.
     pub(super) fn watch(
         &mut self,
         key: &[u8],

@@ -160,7 +160,7 @@ fn an_instance_of_a_login_only_is_separate() {
     let unused = "redis `c` is unused: no namespace and no login uses it";
     let unrevocable = "the API cannot revoke a login: no Redis instance is chosen: name one in [revocation]";
     assert_eq!(config.warnings, [unused, unrevocable]);
-    // An instance of revocations is one of logins.
+    // An instance that holds revocations counts as an instance of logins.
     let found = |name| config.redis_instance(name).map(|redis| redis.url.to_string());
     assert_eq!((found("a").is_some(), found("b").is_some(), found("c")), (true, true, None));
     let revocation = "[revocation]\nredis = \"c\"\n";

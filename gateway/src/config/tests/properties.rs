@@ -42,7 +42,7 @@ fn every_key() -> Vec<(String, &'static str)> {
     keys.chain(LOGIN_KINDS.iter().flat_map(|kind| login_keys(kind))).collect()
 }
 
-/// Kinds of logins that have all keys between them.
+/// Kinds of logins that together have all keys.
 const LOGIN_KINDS: [&str; 4] = ["express", "plain", "exists", "jwt"];
 
 /// Every key of a login of this kind, with the sections that it requires.

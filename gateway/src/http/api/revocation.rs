@@ -1,7 +1,7 @@
 //! Methods that end logins, connections and subscriptions: `disconnect`, `unsubscribe`, `refresh` (as Centrifugo), and
 //! `revoke`.
 //!
-//! Owns the mapping from JSON. What is accepted has been stored for all nodes.
+//! Owns the mapping from JSON. A request is accepted only after it is stored for all nodes.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::http::AppState;
 use crate::login::{RevocationError, Revocations};
 use crate::store::StoreError;
 
-/// The most bytes of a user, a token id or a session id.
+/// Maximum size of a user, a token id or a session id.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// The most bytes of a close reason: what a close frame holds.
+/// Maximum size of a close reason, as limited by a close frame.
 const REASON_BYTES_MAX: usize = 123;
 
-/// The most clients in a whitelist.
+/// Maximum number of clients in a whitelist.
 const WHITELIST_MAX: usize = 64;
 
 /// The close codes that a request may choose.

@@ -1,6 +1,6 @@
 //! The script that stores revocations.
 //!
-//! Owns its arguments. One step over all nodes: the bound is checked where the fields are written.
+//! Owns its arguments. The script is atomic for all nodes, so the limit is checked together with the write.
 
 use std::time::Duration;
 

@@ -141,7 +141,7 @@ async fn does_not_attribute_a_channel_of_several_networks() {
     for name in ["news", "own", "public", shared.as_str()] {
         test.subscribe(name, one).unwrap();
     }
-    // A client that is not counted, such as a proxy, is another one as well.
+    // A client to which no limit applies, such as a proxy, also counts as another client.
     test.subscribe("public", None).unwrap();
     test.subscribe("news", other).unwrap();
     test.registry.detach(&shared, 0, true, test.unsubscribe_at_broker());
@@ -168,7 +168,7 @@ async fn removes_evicted_channels_from_the_queue() {
         test.subscribe(&name, one).unwrap();
         test.unsubscribe(&name);
         let (entries, channels) = (test.registry.idle.lock().len(), test.registry.channels());
-        // The channel that is evicted counts when the queue is looked at.
+        // The evicted channel counts when the queue is inspected.
         let most = 2 * (channels + 1) + CAPACITY_MIN;
         assert!(channels <= 3 && entries <= most, "{entries} entries, {channels} channels");
     }

@@ -1,4 +1,4 @@
-//! Commands for which a hook is asked.
+//! Commands that require a hook.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::node::namespace::ResolvedChannel;
 use crate::shard::pending_replies::LoginPurpose;
 use crate::shard::session_action::{SessionAction, error};
 
-/// Whether the tokens that clients send for a channel are for the hook, not verified by the gateway.
+/// Whether clients' tokens for a channel are passed to the hook instead of being verified by the gateway.
 pub(super) fn takes_token(channel: &ResolvedChannel) -> bool {
     let subscribe = channel.rules.namespace.access.subscribe;
     subscribe.contains(Grant::Hook) && !subscribe.contains(Grant::Token)
@@ -116,7 +116,7 @@ pub(super) fn rpc(
     Ok(SessionAction::LogIn { id, purpose, credentials: credentials(client, client.identity, question) })
 }
 
-/// Executes a subscribe command after the hook was asked.
+/// Executes a subscribe command after the hook has answered.
 pub(super) fn finish_subscribe(
     id: u32,
     request: &SubscribeRequest,
@@ -144,7 +144,7 @@ pub(super) fn finish_rpc(id: u32, reply: HookReply<Bytes>) -> SessionAction {
     }
 }
 
-/// The action for a command that is denied. If the hook denied it, its own error or disconnect.
+/// The action for a denied command. If the hook denied it, the hook's own error or disconnect.
 pub(super) fn explained<T>(id: u32, error: CommandError, reply: &HookReply<T>) -> SessionAction {
     let is_by_hook = matches!(&error, CommandError::Denied(denied) if denied.denial == Denial::Hook);
     match reply {

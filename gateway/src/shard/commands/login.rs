@@ -35,7 +35,7 @@ pub(super) fn connect(
     }
 }
 
-/// Executes a command whose credentials were checked, or for which a hook was asked.
+/// Executes a command after its credentials were checked or a hook has answered.
 pub(in crate::shard) fn finish(
     id: u32,
     purpose: LoginPurpose,
@@ -79,7 +79,7 @@ pub(in crate::shard) fn finish(
         (Refresh { .. }, Err(Denial::TokenExpired | Denial::Revoked)) => {
             SessionAction::Disconnect(Disconnect::ConnectionExpired)
         }
-        // As Centrifugo, which closes the connection only for a connection token.
+        // Like Centrifugo, which closes the connection only for a connection token.
         (Subscribe(_) | RefreshSubscription { .. } | Publish(_) | Rpc { .. }, Err(denial)) => {
             let code =
                 if denial == Denial::InvalidToken { ErrorCode::PermissionDenied } else { denial.into() };

@@ -26,7 +26,7 @@ pub(super) fn publish(
     }
 }
 
-/// Executes the command after the hook was asked; its result replaces the payload.
+/// Executes the command after the hook has answered; the hook's result replaces the payload.
 pub(super) fn finish(
     id: u32,
     request: PublishRequest,

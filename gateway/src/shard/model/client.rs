@@ -11,7 +11,7 @@ use super::transport::Transport;
 use super::truth::{CheckResult, Truth};
 use super::websocket_client::WebSocketClient;
 
-/// What a client acts on, and what it is verified against.
+/// The gateway that a client uses, and the record that it is verified against.
 pub(super) struct Context<'a> {
     pub(super) gateway: &'a mut Gateway,
     pub(super) truth: &'a Truth,

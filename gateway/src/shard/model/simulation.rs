@@ -19,7 +19,7 @@ use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 use crate::shard::timer_wheel::TICK;
 
-/// The most rounds until nothing is in flight.
+/// Maximum number of rounds until nothing is in flight.
 const ROUNDS: usize = 3000;
 
 /// Rounds, of one tick each, without anything to do after which nothing is in flight.

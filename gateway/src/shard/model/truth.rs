@@ -89,7 +89,7 @@ pub(super) fn number_in(payload: &[u8]) -> CheckResult<u64> {
     Ok(number)
 }
 
-/// What one client received of one channel.
+/// The publications of one channel that one client received.
 #[derive(Debug, Default)]
 pub(super) struct DeliveryRecord {
     last: u64,

@@ -1,10 +1,11 @@
 //! Recoveries that continue after the first reply or event, page by page.
 //!
-//! A channel whose recovery does not fit into the first page receives no live publications until its last page: what
-//! is published meanwhile is in the history, and so in the pages. The next page is written only while little waits for
-//! the client. Of the recovery, as much as `client_queue_bytes` allow is kept for the client, and no more than
+//! A channel whose recovery does not fit into the first page receives no live publications until its last page: what is
+//! published meanwhile is in the history, and so in the pages. The next page is written only while little waits for the
+//! client. Of the recovery, as much as `client_queue_bytes` allow is kept for the client, and no more than
 //! `recovery_publications` over all its channels, shared with the history and not encoded; the rest stays in the
-//! history. A client that the end of the history overtakes receives a gap. A page always follows the previous one.
+//! history. If the history drops publications that a client has not reached, the client receives a gap. A page always
+//! follows the previous one.
 
 use super::Recoveries;
 use crate::broker::GapCause;
@@ -101,7 +102,7 @@ impl Recoveries {
     }
 }
 
-/// Writes the next page of what is kept for a connection; returns `false` if nothing is. The flush after it queues the
+/// Writes the next page that is kept for a connection; returns `false` if there is none. The flush after it queues the
 /// next page.
 fn write_page(state: &mut ShardState, connection_id: ConnectionId) -> bool {
     let Some((connection, _, limits)) = state.split(connection_id) else { return false };

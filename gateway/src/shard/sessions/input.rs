@@ -1,4 +1,4 @@
-//! Decodes what the client of a session sends: frames, messages, commands.
+//! Decodes the input of a session: frames, messages, commands.
 
 use earshot_protocol::Disconnect;
 

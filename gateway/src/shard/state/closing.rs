@@ -1,6 +1,6 @@
 //! Closes connections.
 //!
-//! Owns the order of a close: what is queued, then the close frame or the last chunk, then the shutdown of the sink. A
+//! Owns the order of a close: queued data, then the close frame or the last chunk, then the shutdown of the sink. A
 //! client that does not close its end is removed after a timeout. The callers decide which clients to disconnect.
 
 use earshot_protocol::Disconnect;
@@ -24,7 +24,8 @@ impl ShardState {
         self.disconnect_with(connection_id, disconnect.code(), disconnect.reason(), reason);
     }
 
-    /// Closes a connection with any code and text. A code that [`Disconnect`] lacks is counted as a forced one.
+    /// Closes a connection with any code and text. A code that is not in [`Disconnect`] is counted as a forced
+    /// disconnect.
     pub(in crate::shard) fn disconnect_with(
         &mut self,
         connection_id: ConnectionId,
@@ -60,7 +61,7 @@ impl ShardState {
         }
     }
 
-    /// Ends a stream after what is queued.
+    /// Ends a stream after everything queued is written.
     pub(in crate::shard) fn end_stream(&mut self, connection_id: ConnectionId) {
         self.begin_close(connection_id, CloseReason::StreamEnd);
         match self.connections().get(connection_id).and_then(|connection| connection.framing.end()) {

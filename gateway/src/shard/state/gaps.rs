@@ -25,7 +25,7 @@ impl ShardState {
         channel.position = position;
         let name = channel.name.clone();
         for connection_id in channel.subscribers.clone() {
-            // A recovery may have delivered to this subscriber what the shard missed.
+            // A recovery may already have delivered the publications that the shard missed to this subscriber.
             if self.connections().get(connection_id).is_some_and(|c| c.already_has(id, position)) {
                 continue;
             }
@@ -34,7 +34,7 @@ impl ShardState {
     }
 
     /// Reports a gap to a subscriber. A stream continues. A WebSocket client is unsubscribed: it resubscribes from its
-    /// last position, recovers what is available, and learns of the rest.
+    /// last position, recovers what is available, and is notified of the rest.
     pub(in crate::shard) fn report_gap(
         &mut self,
         connection_id: ConnectionId,

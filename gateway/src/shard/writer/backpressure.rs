@@ -18,7 +18,7 @@ use crate::shard::connection::Connection;
 /// conflated.
 const REFILL_BYTES: usize = 16 * 1024;
 
-/// What queueing a publication did.
+/// The result of queueing a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::shard) enum PushStatus {
@@ -28,7 +28,7 @@ pub(in crate::shard) enum PushStatus {
     TooSlow,
 }
 
-/// What dropping a publication did.
+/// The result of dropping a publication.
 #[derive(Debug)]
 #[must_use]
 pub(in crate::shard) enum Dropped {
@@ -55,7 +55,7 @@ impl Writer {
         self.limits.bytes = bytes;
     }
 
-    /// Queues a publication, whatever is queued.
+    /// Queues a publication, regardless of the size of the queue.
     #[inline]
     pub(in crate::shard) fn push_publication(
         &mut self,
@@ -181,7 +181,7 @@ impl Writer {
         while self.move_one(connection_id, connection, channels) {}
     }
 
-    /// Discards what the client has not received a byte of.
+    /// Discards all frames that have not been started.
     pub(in crate::shard) fn discard_unsent(&self, connection: &mut Connection) {
         connection.send_queue.discard_unsent(&self.counters);
     }

@@ -95,7 +95,8 @@ impl Entry {
         self.reports_first || !matches!(self.fingerprint, UNKNOWN | MISSING)
     }
 
-    /// When to read the key because it has expired: up to 0.4 s later, so that keys with equal TTLs do not come together.
+    /// When to read the key because it has expired: up to 0.4 s later, so that keys with equal TTLs are not read at the
+    /// same time.
     pub(super) fn expiry_due(&self) -> Tick {
         let jitter = 1 + (self.serial.wrapping_mul(2_654_435_761) >> 30);
         if self.deadline == NEVER { NEVER } else { self.deadline.saturating_add(jitter).min(NEVER - 1) }

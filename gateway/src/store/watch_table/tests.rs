@@ -9,7 +9,7 @@ use super::entry::tick_at;
 use super::simulation::{SETTINGS, STEP, TableSimulation};
 use super::{FAILED_RETRY, FirstRead, ReadOutcome};
 
-/// What a state is, apart from its TTL.
+/// A state without its TTL.
 fn shown(state: ReadOutcome) -> Option<u64> {
     match state {
         ReadOutcome::Present { fingerprint, .. } => Some(fingerprint),
