@@ -177,7 +177,7 @@ pub enum NewConnectionKind {
     Sse {
         /// The channels; the client may subscribe to all of them.
         channels: Vec<ResolvedChannel>,
-        /// Who the client is.
+        /// The identity of the client.
         identity: Arc<Identity>,
         /// Events carry the names of their channels.
         named: bool,
@@ -266,7 +266,7 @@ impl ShardLimits {
 }
 
 impl NewConnectionKind {
-    /// Who the client is, if that is known already.
+    /// The identity of the client, if already known.
     pub fn identity(&self) -> Option<&Identity> {
         match self {
             Self::Sse { identity, .. } => Some(identity),

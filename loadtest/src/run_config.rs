@@ -17,7 +17,7 @@ use crate::stamp::Stamp;
 use crate::subscriber_plan::Transport;
 use crate::target::BenchTarget;
 
-/// Open files of this process besides one per subscriber.
+/// Open files of this process in addition to one per subscriber.
 const EXTRA_OPEN_FILES: u64 = 64;
 
 /// Transport of the subscribers.

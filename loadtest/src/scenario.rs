@@ -15,7 +15,7 @@ pub(crate) mod soak;
 use crate::error::RunError;
 use crate::record::{Measure, Record};
 
-/// For scenarios that have no cohort besides the two transports.
+/// For scenarios that have no cohort other than the two transports.
 const NO_THIRD_COHORT: (&str, bool) = ("none", true);
 
 /// Adds a measure that is specific to a scenario.

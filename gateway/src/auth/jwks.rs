@@ -5,7 +5,7 @@
 //!   unknown key. All tokens that wait share one read. Reads for unknown keys have a minimum interval, and a key
 //!   that is still missing afterwards is remembered as missing for a while.
 //! - While the server does not answer, the last set is used, at most [`JwksSettings::stale_max`]. A token whose key is
-//!   not in it is then answered with [`TokenError::KeysUnavailable`], which is temporary.
+//!   not in that set then fails with [`TokenError::KeysUnavailable`], which is temporary.
 
 mod cache;
 mod document;

@@ -14,7 +14,7 @@ pub(super) const EXIT_USAGE: u8 = 2;
 /// Maximum length of a URL on standard input.
 const INPUT_BYTES_MAX: u64 = 64 * 1024;
 
-/// Writes a report to standard output. Returns `code`, also if the reader has closed the pipe (`| head`); any other error
+/// Writes a report to standard output. Returns `code`, even if the reader closed the pipe (`| head`); any other error
 /// is a failure.
 pub(super) fn write_stdout(text: &str, code: ExitCode) -> ExitCode {
     match io::stdout().write_all(redact::urls(text).as_bytes()) {

@@ -19,7 +19,7 @@ pub enum SecretSource {
     None,
     /// In the configuration, newest first.
     Inline(Vec<Secret>),
-    /// In a file, one a line, newest first.
+    /// In a file, one per line, newest first.
     File(PathBuf),
 }
 

@@ -22,7 +22,7 @@ pub(super) enum BreakerState {
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: BreakerState,
-    /// Failures in succession.
+    /// Consecutive failures.
     failures: usize,
     failures_max: usize,
     pause: Duration,

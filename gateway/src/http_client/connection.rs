@@ -48,7 +48,7 @@ pub struct HttpConnection {
 }
 
 impl HttpConnection {
-    /// Connects to the server of a URL. The TLS configuration should offer no ALPN protocol besides `http/1.1`.
+    /// Connects to the server of a URL. The TLS configuration should offer no ALPN protocol other than `http/1.1`.
     ///
     /// # Errors
     /// [`HttpError::Connect`].

@@ -1,4 +1,4 @@
-//! Admits streams: within the limit of connections, and the limits of their address and user.
+//! Admits streams within the connection limit and the limits of their address and user.
 
 use earshot_protocol::Disconnect;
 

@@ -169,7 +169,7 @@ impl Authenticator {
         }
         let login = self.log_in(client, token).await;
         let has_failed = match &login {
-            // A cookie that is no login.
+            // A cookie that is not a login.
             Ok(identity) => Arc::ptr_eq(identity, &self.guest),
             Err(denial) => *denial == Denial::InvalidToken,
         };

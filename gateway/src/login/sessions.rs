@@ -57,7 +57,7 @@ impl SessionLogin {
         self.format.key(id)
     }
 
-    /// Reads a session and watches it. `None` if it does not exist or is no login.
+    /// Reads a session and watches it. `None` if it does not exist or is not a login.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -90,7 +90,7 @@ impl SessionLogin {
         }))
     }
 
-    /// The login that the value of a key contains. `None` if it is no login.
+    /// The login that the value of a key contains. `None` if it is not a login.
     pub(super) fn read_value(&self, value: &KeyValue) -> Option<LoginResult> {
         match value {
             KeyValue::Bytes(bytes) => self.parse(&SessionValue::String(bytes)),

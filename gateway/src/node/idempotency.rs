@@ -26,7 +26,7 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 /// The maximum size of all keys, counted with [`ENTRY_BYTES`] for each.
 const BYTES_MAX: usize = 32 << 20;
 
-/// The size of an entry besides the text of its key.
+/// The size of an entry in addition to the text of its key.
 const ENTRY_BYTES: usize = 192;
 
 /// The result of the first publication with a key. Later ones wait for it; when it failed, the next one publishes.

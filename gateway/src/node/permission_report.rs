@@ -60,10 +60,10 @@ pub struct PermissionReport {
     pub reason: String,
 }
 
-/// Who a client is.
+/// The identity of a client.
 #[derive(Debug, Serialize)]
 pub struct ClientReport {
-    /// `session`, `token`, `user` (as in the question), `anonymous`, or `none` (not let in).
+    /// `session`, `token`, `user` (as in the question), `anonymous`, or `none` (not admitted).
     pub login: &'static str,
     /// The user; empty if the login names none.
     pub user: String,

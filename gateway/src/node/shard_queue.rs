@@ -144,7 +144,7 @@ impl ShardSender {
 }
 
 impl ShardReceiver {
-    /// The next event, if one waits.
+    /// The next event, if one is waiting.
     pub fn try_next(&mut self) -> Option<NodeEvent> {
         self.events.try_recv().ok().inspect(|event| self.shared.release(event))
     }

@@ -191,7 +191,7 @@ impl Connection {
         has_expired || self.identity().has_ended()
     }
 
-    /// Who the client is.
+    /// The identity of the client.
     pub(super) fn identity(&self) -> &Identity {
         match &self.kind {
             ConnectionKind::WebSocket(session) => session.identity(),

@@ -78,8 +78,8 @@ impl PagedRecovery {
         self.queued = false;
     }
 
-    /// Takes the next page of the kept publications, and leaves the queue; `None` if none are kept for the first
-    /// channel.
+    /// Takes the next page of the kept publications, and removes the connection from the queue; `None` if none are kept
+    /// for the first channel.
     pub(super) fn take_kept(&mut self, limit: PageLimit) -> Option<Vec<Arc<Publication>>> {
         let pages = self.channels.front_mut().filter(|pages| !pages.kept.is_empty())?;
         let count = limit.fitting(pages.kept.iter().map(|publication| publication.cost()), true);

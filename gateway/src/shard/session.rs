@@ -31,7 +31,7 @@ pub(super) struct Session {
     /// The parts of the client's request that authentication needs (until the connect command is accepted), and those
     /// that are forwarded to hooks.
     client_meta: Option<Box<ClientMeta>>,
-    /// Who the client is.
+    /// The identity of the client.
     identity: Arc<Identity>,
     /// When the login and the subscriptions expire.
     pub(super) expiry: SessionExpiry,
@@ -151,7 +151,7 @@ impl Session {
         }
     }
 
-    /// Who the client is.
+    /// The identity of the client.
     pub(super) fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }

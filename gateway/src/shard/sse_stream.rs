@@ -45,7 +45,7 @@ pub(super) struct SseStream {
     positions: Vec<StreamPosition>,
     /// When the stream ends, so that its client reconnects to another node; [`Tick::MAX`]: never.
     max_age_at: Tick,
-    /// Who the client is.
+    /// The identity of the client.
     identity: Arc<Identity>,
     /// When its login expires; [`UnixSeconds::MAX`]: never.
     expires_at: UnixSeconds,
@@ -65,7 +65,7 @@ impl SseStream {
         }
     }
 
-    /// Who the client is.
+    /// The identity of the client.
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
     }

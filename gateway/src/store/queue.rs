@@ -17,7 +17,7 @@ use super::settings::StoreSettings;
 
 /// Requests in one pipeline.
 const PIPELINE_MAX: usize = 256;
-/// The cost of a request besides its key and value.
+/// The cost of a request in addition to its key and value.
 const REQUEST_OVERHEAD_BYTES: usize = 128;
 
 /// A request in the queue.
@@ -37,7 +37,7 @@ impl QueuedRequest {
         let _ = self.answer.send(answer);
     }
 
-    /// Whether nothing waits for the reply any more.
+    /// Whether the reply is no longer awaited.
     fn is_expired(&self) -> bool {
         self.deadline <= Instant::now() || self.answer.is_closed()
     }

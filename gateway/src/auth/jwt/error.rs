@@ -44,7 +44,7 @@ pub enum TokenError {
     /// A claim is missing, or its value is invalid.
     #[error("the claim `{0}` of the token is missing or invalid")]
     Claim(&'static str),
-    /// A subscription token was made for another channel, user or client.
+    /// A subscription token was issued for another channel, user or client.
     #[error("the token was made for another {0}")]
     Mismatch(&'static str),
 }

@@ -26,7 +26,7 @@ pub(super) struct Secret {
 }
 
 impl Secrets {
-    /// Reads a file of secrets, one a line, newest first. Empty lines and white space around a secret are ignored.
+    /// Reads a file of secrets, one per line, newest first. Empty lines and white space around a secret are ignored.
     ///
     /// # Errors
     /// The kind signs its cookies and there is no secret, or a secret is no key of Laravel.

@@ -26,7 +26,7 @@ pub struct TicketGrant {
     /// When the login ends, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixSeconds>,
-    /// When the ticket was made: a later revocation of the user ends the login.
+    /// When the ticket was created: a later revocation of the user ends the login.
     pub issued_at: UnixSeconds,
 }
 
@@ -68,7 +68,7 @@ impl StoredTicket {
         self.is_spent
     }
 
-    /// Until when the ticket is kept after its use.
+    /// The time until which the ticket is kept after its use.
     pub fn keep_until(&self) -> UnixSeconds {
         self.keep_until
     }

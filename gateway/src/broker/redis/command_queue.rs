@@ -24,7 +24,7 @@ use earshot_redis_link::slot;
 pub(super) const PIPELINE_MAX: usize = 128;
 /// Bytes in one pipeline, commands and replies, so that large ones do not take a long round trip together.
 pub(super) const PIPELINE_BYTES: usize = 4 * 1024 * 1024;
-/// The cost of a command besides its names and payload.
+/// The cost of a command in addition to its names and payload.
 const COMMAND_OVERHEAD_BYTES: usize = 128;
 
 /// What a caller receives.

@@ -152,7 +152,7 @@ impl ProbeReplies {
         self.tracker().verified()
     }
 
-    /// Enters the reply of the command link to a `PUBLISH`. Returns `None` when it is unknown whether the probe was
+    /// Records the reply of the command link to a `PUBLISH`. Returns `None` when it is unknown whether the probe was
     /// published, or when it was not for a reason that does not concern the subscription.
     pub(super) fn published(&self, number: u64, answer: CommandResult) -> Option<ProbePublish> {
         match answer {

@@ -123,7 +123,7 @@ impl ProbeTracker {
         }
     }
 
-    /// Enters that the `PUBLISH` was executed, and delivered to a subscriber if `counted`.
+    /// Records that the `PUBLISH` was executed, and delivered to a subscriber if `counted`.
     pub(super) fn acknowledge(&mut self, number: u64, counted: bool, now: Instant) {
         self.rejections = 0;
         let Some(probe) = self.find(number) else { return };
@@ -132,7 +132,7 @@ impl ProbeTracker {
         self.locate(number);
     }
 
-    /// Enters that the `PUBLISH` got an error reply.
+    /// Records that the `PUBLISH` got an error reply.
     pub(super) fn reject(&mut self) {
         self.rejections += 1;
     }
@@ -142,12 +142,12 @@ impl ProbeTracker {
         self.rejections
     }
 
-    /// Enters that the server has confirmed the subscription.
+    /// Records that the server has confirmed the subscription.
     pub(super) fn confirm(&mut self) {
         self.subscribed = true;
     }
 
-    /// Enters a number that arrived on the subscription. Returns `false` when it is not a probe.
+    /// Records a number that arrived on the subscription. Returns `false` when it is not a probe.
     pub(super) fn receive(&mut self, number: u64) -> bool {
         let Some(probe) = self.find(number) else { return false };
         probe.received = true;
@@ -187,7 +187,7 @@ impl ProbeTracker {
         self.probes.iter().any(Probe::is_missing)
     }
 
-    /// Whether a probe was discarded: it proves nothing any more. One that was dropped because there are too many was
+    /// Whether a probe was discarded: it no longer proves anything. One that was dropped because there are too many was
     /// not discarded: its round still ends in time.
     pub(super) fn is_discarded(&self, number: u64) -> bool {
         number < self.discarded_below && self.probes.iter().all(|probe| probe.number != number)
@@ -210,7 +210,7 @@ impl ProbeTracker {
 
     /// Takes the probes that are lost for certain: acknowledged before a probe was sent that has arrived since.
     ///
-    /// A server writes probes in the order in which it executed them, so the missing one cannot arrive any more. The
+    /// A server writes probes in the order in which it executed them, so the missing one can no longer arrive. The
     /// exception: publications reach the server of the subscription from other servers (`is_replicated`, or not known
     /// to be local). Then two probes may have taken different ways, the missing one has until [`ARRIVAL_GRACE`] after
     /// its acknowledgement, and a probe that was published on the subscriber connection is no evidence.

@@ -25,7 +25,7 @@ use crate::broker::{AffectedTopics, BrokerMessage, GapCause, Topic, TopicGap};
 const NAMED_TOPICS_MAX: usize = 128;
 /// Gaps that may wait; beyond that, the last one covers what follows, whatever its cause.
 const GAPS_MAX: usize = 128;
-/// The cost of a message besides its name and payload.
+/// The cost of a message in addition to its name and payload.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// The capacity that an empty queue keeps after a burst.
 const CAPACITY_MIN: usize = 4096;
@@ -111,7 +111,7 @@ impl ReceiveQueue {
         self.lock().expected_unsubscribes.extend(topics.iter().map(ToString::to_string));
     }
 
-    /// No `sunsubscribe` is expected any more.
+    /// No further `sunsubscribe` is expected.
     pub(super) fn clear_expected_unsubscribes(&self) {
         self.lock().expected_unsubscribes.clear();
     }
@@ -175,7 +175,7 @@ impl ReceiveQueue {
         }
     }
 
-    /// Ends the queue: it accepts no messages any more; waiting ones can be dequeued.
+    /// Ends the queue: it no longer accepts messages; waiting ones can be dequeued.
     pub(super) fn end(&self) {
         self.lock().ended = true;
         self.ready.notify_one();

@@ -14,7 +14,7 @@ use earshot_redis_link::{LinkError, server_message};
 /// Chunks in flight: enough to hide the round trip, few enough not to flood a server.
 const IN_FLIGHT_MAX: usize = 4;
 
-/// Executes a batch. Fails only when the connection is not usable any more.
+/// Executes a batch. Fails only when the connection is no longer usable.
 pub(super) async fn execute(
     connection: MultiplexedConnection,
     round: SyncBatch,

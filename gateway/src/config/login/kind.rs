@@ -24,7 +24,7 @@ pub(super) enum LoginKind {
     Anonymous,
 }
 
-/// Every key besides `kind`.
+/// Every key except `kind`.
 pub(in crate::config) const KEYS: [&str; 18] = [
     "cookie",
     "secret_file",

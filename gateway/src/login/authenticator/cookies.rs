@@ -73,7 +73,7 @@ impl Authenticator {
                 return match self.revocations.is_revoked(&identity) {
                     None => Err(StoreError::Unavailable("the revocations were not read yet".to_owned())),
                     Some(false) => Ok(Some(identity)),
-                    // A session that no longer counts is no login.
+                    // A revoked session is not a login.
                     Some(true) => Ok(None),
                 };
             }

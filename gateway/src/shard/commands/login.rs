@@ -90,7 +90,7 @@ pub(in crate::shard) fn finish(
     }
 }
 
-/// Connects a client whose identity is determined. `answers` are those of the hook; without them, it is asked for all
+/// Connects a client whose identity is determined. `answers` come from the hook; without them, it is called for all
 /// channels for which it decides.
 fn finish_login(
     id: u32,

@@ -1,4 +1,4 @@
-//! State of a stream besides its entries: counters, groups, consumers and pending entries.
+//! State of a stream other than its entries: counters, groups, consumers and pending entries.
 //!
 //! Owns the commands that copy it. Cannot copy pending state of entries that have been deleted from the stream, or
 //! when a consumer was last seen; DUMP contains both.

@@ -128,7 +128,7 @@ async fn known_keys_verify_while_the_endpoint_is_down() {
     let verifier = start(&provider);
     let test = async {
         assert_eq!(user(&verifier, token("EdDSA")).await, Ok("42".to_owned()));
-        // The endpoint does not return any more: each read ends by its time limit.
+        // The endpoint no longer responds: each read ends by its time limit.
         tokio::time::sleep(Duration::from_hours(23)).await;
         assert_eq!(user(&verifier, token("EdDSA")).await, Ok("42".to_owned()));
         assert_eq!(user(&verifier, token("ES256")).await, Err(TokenError::KeysUnavailable));

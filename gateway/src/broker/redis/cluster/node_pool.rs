@@ -92,7 +92,7 @@ impl NodePool {
         due.collect()
     }
 
-    /// Enters a new connection. A node that is up keeps its present one.
+    /// Records a new connection. A node that is up keeps its present one.
     pub(super) fn dialled(
         &mut self,
         address: &NodeAddress,
@@ -118,7 +118,7 @@ impl NodePool {
         }
     }
 
-    /// Enters a failed attempt.
+    /// Records a failed attempt.
     pub(super) fn dial_failed(&mut self, address: &NodeAddress, why: LinkError) {
         if let Some(node) = self.nodes.get_mut(address).filter(|node| !matches!(node.state, NodeState::Up(_)))
         {
@@ -126,7 +126,7 @@ impl NodePool {
         }
     }
 
-    /// Enters the end of a connection. Returns `false` when it was entered before.
+    /// Records the end of a connection. Returns `false` when it was recorded before.
     pub(super) fn lost(&mut self, address: &NodeAddress, generation: u64, why: LinkError) -> bool {
         let Some(node) = self.nodes.get_mut(address) else { return false };
         let NodeState::Up(up) = &node.state else { return false };

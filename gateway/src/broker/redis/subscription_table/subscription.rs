@@ -46,7 +46,7 @@ pub(super) enum WireState {
     Misplaced,
 }
 
-/// A topic that was active and is not any more.
+/// A topic that is no longer active.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outage {
     pub(super) since: Instant,
