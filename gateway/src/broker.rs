@@ -79,7 +79,7 @@ pub trait BrokerEventHandler: Send + Sync + 'static {
     fn on_gap(&self, gap: TopicGap);
 }
 
-/// What a node does for a channel whose broker is unavailable.
+/// The behavior for a channel whose broker is unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenUnavailable {
     /// Its clients may subscribe, and receive each other's publications.

@@ -19,8 +19,8 @@ pub fn urls(text: &str) -> Cow<'_, str> {
     by_line(text, "://", url_line)
 }
 
-/// Like [`urls`], and also redacts addresses without a scheme (`:password@host`). For texts without names of keys or
-/// channels, which may look the same.
+/// Like [`urls`], and also redacts addresses without a scheme (`:password@host`). Use it only for texts without names
+/// of keys or channels, which may look like such addresses.
 pub fn addresses(text: &str) -> Cow<'_, str> {
     match urls(text) {
         Cow::Borrowed(text) => by_line(text, "@", address_line),

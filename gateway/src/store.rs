@@ -135,8 +135,8 @@ impl KeyStore {
         self.call_for_change(StoreRequest::Delete { key: Bytes::copy_from_slice(key) }).await
     }
 
-    /// Extends the TTL of a key to `ttl`; never shortens it, and never gives one to a key without. Returns whether it
-    /// was extended. Requires Redis 7.
+    /// Extends the TTL of a key to `ttl`; never shortens it, and never sets one on a key without a TTL. Returns whether
+    /// it was extended. Requires Redis 7.
     ///
     /// # Errors
     /// See [`KeyStore::read`]. After `Unavailable`, it may have been extended.
@@ -144,7 +144,7 @@ impl KeyStore {
         self.call_for_change(StoreRequest::Touch { key: Bytes::copy_from_slice(key), ttl }).await
     }
 
-    /// Gets and deletes a string, in one step: of several callers on any node, one gets the value.
+    /// Gets and deletes a string atomically: of several callers on any nodes, only one gets the value.
     ///
     /// # Errors
     /// See [`KeyStore::read`]. After `Unavailable`, it may have been deleted.

@@ -168,7 +168,7 @@ impl Operation {
 }
 
 impl AccessRules {
-    /// Which clients may use an operation.
+    /// The clients that may perform an operation.
     pub fn of(&self, operation: Operation) -> Access {
         match operation {
             Operation::Subscribe => self.subscribe,

@@ -67,8 +67,9 @@ impl ChannelTemplate {
         })
     }
 
-    /// Whether a channel may belong to clients with different values: with several placeholders or a wildcard, unless each
-    /// placeholder is a whole segment of the name and follows no wildcard. Values contain no `:`.
+    /// Whether a channel may belong to clients with different values. This is possible with several placeholders or a
+    /// wildcard, unless each placeholder is a whole segment of the name and does not follow a wildcard. Values contain
+    /// no `:`.
     pub fn is_ambiguous(&self) -> bool {
         let is_wildcard = |token: &Token| matches!(token, Token::AnyLetter | Token::AnyLetters);
         let is_end = |token: Option<&Token>| token.is_none_or(|token| *token == Token::Letter(':'));
@@ -107,8 +108,8 @@ impl ChannelTemplate {
         })
     }
 
-    /// Matches a channel in time proportional to the product of the lengths; `placeholder` calls back with each number of
-    /// letters at the start of the rest that the placeholder of this name matches.
+    /// Matches a channel in time proportional to the product of the lengths; `placeholder` reports each possible length
+    /// of a match of the named placeholder at the start of the rest.
     fn run(&self, channel: &str, placeholder: impl Fn(&str, &[char], &mut dyn FnMut(usize))) -> bool {
         let letters: Vec<char> = channel.chars().collect();
         // reach[i]: the tokens so far match the first i letters.

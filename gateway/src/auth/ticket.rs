@@ -36,8 +36,8 @@ pub use table::TicketTable;
 pub const TICKET_TTL_MAX: u64 = 60;
 /// How long a spent ticket is kept if its login never expires, in seconds.
 pub const RESUME_TTL_MAX: u64 = 24 * 60 * 60;
-/// Consumes a ticket. Its one key is [`TicketId::storage_key`], and its reply is for [`StoredTicket::parse`]. It runs
-/// on every server from Redis 5.
+/// Consumes a ticket. It takes one key, [`TicketId::storage_key`]; [`StoredTicket::parse`] parses its reply. Requires
+/// Redis 5 or newer.
 pub const CONSUME_SCRIPT: &str = include_str!("ticket/ticket_consume.lua");
 
 const PURPOSE: &str = "earshot-ticket-v1";

@@ -1,6 +1,6 @@
 //! Secrets of a section, in the configuration or in a file.
 //!
-//! Owns how they are read. Must never show one, and must never keep the content of a file.
+//! Owns reading them. Must never show one, and must never keep the content of a file.
 
 use std::fmt;
 use std::path::PathBuf;

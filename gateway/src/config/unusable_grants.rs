@@ -1,6 +1,6 @@
 //! Checks of the permissions of namespaces against the logins.
 //!
-//! Owns the warnings about rules that apply to no client. Must never reject one: a login may be added later.
+//! Owns the warnings about rules that apply to no client. Must never reject a rule: a login may be added later.
 
 use super::login::LoginMethod;
 use super::namespace::NamespaceConfig;

@@ -17,7 +17,7 @@ pub struct HttpUrl {
 }
 
 impl HttpUrl {
-    /// Parses a URL. `http` is allowed for a loopback host, and for others only with `allow_http`.
+    /// Parses a URL. `http` is allowed for loopback hosts, and for other hosts only with `allow_http`.
     ///
     /// # Errors
     /// See [`HttpUrlError`].

@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// docs/scaling.md describes a load balancer that hashes a query parameter.
+    /// Unknown parameters are ignored: docs/scaling.md describes a load balancer that hashes one.
     #[test]
     fn ignores_unknown_query_parameters() {
         let accepted = |uri: &str| match negotiate(&request(uri, &[])) {

@@ -21,7 +21,7 @@ pub struct DeniedTokens {
     keys: Arc<DeniedKeys>,
 }
 
-/// The keys of connected tokens in one store.
+/// The keys in one store for tokens of connected clients.
 pub struct DeniedKeys {
     entries: DashMap<Arc<[u8]>, Entry>,
     identities: Arc<Identities>,

@@ -60,7 +60,7 @@ impl Channel {
     }
 
     /// Adds entries of the log, from new to old, before the oldest publication of the history. Returns `false` when no
-    /// more fit.
+    /// further entry fits.
     pub(super) fn prepend_page(&self, page: LogPage, budget: &HistoryBudget) -> bool {
         let mut state = self.state();
         let top = state.position();

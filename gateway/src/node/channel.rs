@@ -25,7 +25,7 @@ pub(super) struct Channel {
     pub(super) name: ChannelName,
     pub(super) rules: ChannelRules,
     /// Serializes backfills from the log, so that one read serves all clients that recover. Holds the time of the last
-    /// failure, which those that waited for the lock share.
+    /// failure, which all callers that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     state: Mutex<ChannelState>,
 }

@@ -36,7 +36,7 @@ impl ChannelPattern {
     /// # Errors
     /// If it is not a valid channel name.
     pub fn with_placeholders(text: &str, placeholders: &[&str]) -> Result<Self, String> {
-        // A glob must be a valid name: otherwise it cannot match one.
+        // A glob must be a valid name: an invalid one cannot match any channel.
         ChannelName::parse(text).map_err(|error| error.to_string())?;
         let template = ChannelTemplate::parse(text, |name| placeholders.contains(&name));
         let glob = template.as_ref().map_or_else(|| text.to_owned(), ChannelTemplate::as_glob);

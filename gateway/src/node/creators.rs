@@ -22,7 +22,7 @@ pub(super) struct Creator {
     idle: Mutex<IdleChannels>,
 }
 
-/// The channels of one creator without a subscriber, oldest first.
+/// One creator's channels without subscribers, oldest first.
 #[derive(Debug, Default)]
 struct IdleChannels {
     last: u64,

@@ -8,7 +8,7 @@ use earshot_protocol::{Epoch, StreamPosition};
 use super::messages::{RecoverFrom, RecoveryEpoch};
 use crate::broker::log::{LogOrigin, LogPage, LoggedMessage};
 
-/// Bytes that may be held while the log is read; what exceeds this is also read from the log.
+/// Bytes that may be held while the log is read; messages beyond this limit are also read from the log.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 
 /// Consecutive reads of the log without progress before the held messages are discarded.

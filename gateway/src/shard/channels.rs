@@ -25,7 +25,8 @@ pub(super) struct ShardChannel {
     pub(super) tag: ChannelTag,
     /// The position up to which subscribers have received the sequence.
     pub(super) position: StreamPosition,
-    /// A position up to which at least one subscriber received everything by a recovery and must not receive it again.
+    /// A position up to which at least one subscriber has received everything through a recovery, and must not receive
+    /// it again.
     pub(super) recovered_up_to: Option<StreamPosition>,
     /// The node has confirmed the channel. Before that, connections wait.
     pub(super) attached: bool,

@@ -112,7 +112,7 @@ impl StoreRequest {
         }
     }
 
-    /// Parses the reply to a request that is not the read of a watched key.
+    /// Parses the reply to any request except the read of a watched key.
     pub(super) fn parse(&self, reply: Value) -> Result<StoreReply, (StoreError, ErrorScope)> {
         match self {
             Self::Read { kind, .. } => parse_value(*kind, reply).map(StoreReply::Value),

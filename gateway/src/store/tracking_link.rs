@@ -156,7 +156,7 @@ impl TrackingLink {
     }
 }
 
-/// Resolves when the connection for reads is another one.
+/// Resolves when the connection for reads has been replaced.
 async fn ended(connected: &mut watch::Receiver<Option<Connected>>, number: u64) {
     let is_other = |connected: &Option<Connected>| connected.as_ref().is_none_or(|now| now.number != number);
     let _ = connected.wait_for(is_other).await;

@@ -6,9 +6,9 @@
 //!
 //! - A key is read again after an invalidation, at its TTL, at `sweep_interval` while Redis does not report changes,
 //!   and in a full reread.
-//! - An epoch ends with each link failure. A key that is found missing for the first time in a new epoch is read once
-//!   more at a later time, and only then reported. These times are spread so that all keys together take
-//!   `disconnect_window`; a few missing keys take only a small part of it.
+//! - An epoch ends with each link failure. A key that is first found missing in a new epoch is read again later, and
+//!   reported only then. These times are spread so that all keys together take `disconnect_window`; a few missing keys
+//!   take only a small part of it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

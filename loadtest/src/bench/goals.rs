@@ -149,7 +149,7 @@ pub(super) struct GrowthMetric {
     pub(super) has_kernel_baseline: bool,
 }
 
-/// Below 1000 subscribers memory per connection is dominated by what the server uses for itself. The kernel baseline
+/// Below 1000 subscribers, the server's own memory dominates memory per connection. The kernel baseline
 /// keeps no memory per connection.
 pub(super) const GROWTH_METRICS: &[GrowthMetric] = &[
     GrowthMetric { label: "CPU per delivery", unit: "µs", select: CPU, from: 0, has_kernel_baseline: true },

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Offset of a server's clock to a local monotonic clock. Only differences between two offsets are meaningful.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    /// Server time in milliseconds at zero of the local clock.
+    /// Server time in milliseconds at the zero point of the local clock.
     offset_ms: f64,
     /// Uncertainty of the offset in milliseconds, in both directions.
     uncertainty_ms: f64,

@@ -36,8 +36,8 @@ impl ApiPermissions {
         self.namespaces.is_some()
     }
 
-    /// Decides whether the key may call a method. A method that concerns channels also requires
-    /// [`Self::check_namespace`] for each of them.
+    /// Decides whether the key may call a method. A method that uses channels also requires [`Self::check_namespace`]
+    /// for each of them.
     ///
     /// # Errors
     /// [`ApiAuthError::Scope`], [`ApiAuthError::Restricted`].

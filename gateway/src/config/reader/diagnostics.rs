@@ -78,7 +78,7 @@ pub(in crate::config) struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
     pub(in crate::config) fn add(&mut self, location: &Location<'_>, what: impl Into<String>) {
-        // A URL with a password may be anywhere, also in a key.
+        // A URL with a password may be anywhere, even in a key.
         let redact = |text: String| redact::addresses(&text).into_owned();
         let (line, location, what) = (location.line(), redact(location.to_string()), redact(what.into()));
         self.0.push(Diagnostic { line, location, what });

@@ -58,7 +58,7 @@ pub(super) struct Parameters {
     pub(super) client_queue_bytes: usize,
     pub(super) pending_command_bytes: usize,
     pub(super) recovery_page: PageLimit,
-    /// Clients read in one of this number of turns, so that queues fill up.
+    /// Clients read in only one of this many turns, so that queues fill up.
     pub(super) read_interval: u8,
     /// Of eight turns, how many clients, shards and the node skip.
     pub(super) idle_clients: u8,

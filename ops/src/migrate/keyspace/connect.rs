@@ -17,7 +17,7 @@ struct KeyspaceServer {
 }
 
 impl Keyspace {
-    /// Connects to an endpoint. `since` is zero of the local clock that all endpoints are measured with.
+    /// Connects to an endpoint. `since` is the zero point of the local clock with which all endpoints are measured.
     pub(in crate::migrate) async fn open(settings: &ConnectConfig, since: Instant) -> Result<Self, Error> {
         let opened = Box::pin(Self::try_open(settings, since)).await;
         opened

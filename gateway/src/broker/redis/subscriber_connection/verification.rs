@@ -59,7 +59,7 @@ impl SubscriberConnection<'_> {
         }
     }
 
-    /// A skipped probe means that everything since the one before it may be lost.
+    /// A skipped probe means that everything since the previous probe may be lost.
     pub(super) fn report_skipped_probes(&mut self) {
         if let Some(skipped) = self.prober.probe_replies.take_skipped(self.is_replicated()) {
             self.link.subscriptions.state().probes_skipped(skipped.count);
