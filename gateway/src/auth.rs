@@ -6,7 +6,8 @@
 //! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them; [`Explanation`]: explains one.
 //! - [`access`]: the permissions of a namespace; [`ChannelTemplate`]: channel patterns that name a client.
 //! - [`Identity`]: who a client is.
-//! - [`ClientMeta`]: the part of a client's request that authentication needs; [`ForwardedFields`]: what hooks get of it.
+//! - [`ClientMeta`]: the part of a client's request that authentication needs; [`ForwardedFields`]: the part that is
+//!   forwarded to hooks.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests, and what each key permits.
 //! - [`cookie`]: finds cookies in a request.

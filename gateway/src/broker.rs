@@ -32,7 +32,7 @@ pub use gap::{AffectedTopics, GapCause, TopicGap};
 pub use memory::MemoryBroker;
 pub use placement::broker_index;
 
-/// What a broker can subscribe to.
+/// A subscription target of a broker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
     /// One channel, by its exact name.
@@ -159,7 +159,7 @@ pub struct PublishOptions {
     pub attributes: Attributes,
     /// Publishes with sharded pub/sub: see [`Topic::Sharded`].
     pub sharded: bool,
-    /// What happens while the broker is unavailable.
+    /// The behavior while the broker is unavailable.
     pub when_unavailable: WhenUnavailable,
 }
 
@@ -177,7 +177,7 @@ pub type BrokerReply<T> = BoxFuture<'static, Result<T, BrokerError>>;
 ///
 /// The methods for logs have implementations for a broker without logs, which reject the request.
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
-    /// What the broker is, as in `/health`: `memory`, `redis`.
+    /// The kind of the broker, as in `/health`: `memory`, `redis`.
     fn kind(&self) -> &'static str;
 
     /// Whether publications without a log keep their attributes.

@@ -68,7 +68,7 @@ pub struct IngressLimits {
     pub http: HttpLimits,
 }
 
-/// What is needed to authorize requests for streams and to hand them to shards; shared with the routes of hyper.
+/// Authorizes requests for streams and hands them to shards; shared with the routes of hyper.
 #[derive(Debug)]
 pub struct StreamContext {
     /// The node, which knows the namespaces.

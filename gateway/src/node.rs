@@ -13,7 +13,7 @@
 //! - `idle_channels`, `idle_queue`: the delayed unsubscribe; `creators`: the client networks that created channels.
 //! - [`namespace`]: the rules of a channel, by its name; [`channel_pattern`]: which channels it has;
 //!   [`channel_source`]: where their publications come from;
-//!   [`backpressure_policy`]: what is dropped for slow clients.
+//!   [`backpressure_policy`]: the policies for slow clients.
 //! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
 //! - [`publication`]: one message with its position; subscribers share its encodings.
 

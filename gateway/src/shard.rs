@@ -7,7 +7,7 @@
 //! A layer uses the layers below it. Calls go down; a lower layer informs the layers above only through results.
 //!
 //! - [`event_loop`]: the events that a shard waits for, and the order in which it handles them. [`lifecycle`]: how
-//!   connections are accepted and drained. [`dispatch`]: what happens to a connection, to the driver of its protocol.
+//!   connections are accepted and drained. [`dispatch`]: passes events of a connection to the driver of its protocol.
 //!   [`latency_sampler`]: the time until publications are written.
 //! - [`sessions`] and [`streams`]: drivers of the protocols. Each executes the actions of a pure state machine:
 //!   [`session`] with [`commands`] and [`pending_replies`], [`sse_stream`]. [`connection_context`]: what a driver uses.

@@ -1,9 +1,9 @@
 //! Authentication of API requests: an API key, or, in development mode, any program on this machine.
 //!
-//! A key is never displayed. It is compared in constant time with the secrets of all keys.
+//! A key is never displayed. The key of a request is compared with the secrets of all keys, in constant time.
 //!
 //! - [`ApiMethod`]: the methods, with the scope that each requires; [`Scope`].
-//! - [`ApiPermissions`]: what a key permits.
+//! - [`ApiPermissions`]: the permissions of a key.
 
 mod error;
 mod method;

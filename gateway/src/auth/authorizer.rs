@@ -22,7 +22,7 @@ pub struct Authorizer {
 pub struct ChannelRequest<'a> {
     /// The client.
     pub identity: &'a Identity,
-    /// What it requests.
+    /// The requested operation.
     pub operation: Operation,
     /// The name of the channel.
     pub channel: &'a str,

@@ -15,7 +15,7 @@ pub struct Explanation {
     /// The namespace's rules for the operation, in the order of evaluation. All requirements and at least one other
     /// rule must apply.
     pub rules: Vec<RuleOutcome>,
-    /// What was decided.
+    /// The decision.
     pub decision: Result<(), Denial>,
 }
 

@@ -1,7 +1,7 @@
 //! Revocations: logins that are no longer valid, and API commands to connected clients.  Owns their form in the shared
 //! hash, and which login each revocation concerns. Pure.
 //!
-//! - [`RevokedLogin`]: what a revocation names, and its field in the hash; [`Record`]: the value of a field.
+//! - [`RevokedLogin`]: the login that a revocation names, and its field in the hash; [`Record`]: the value of a field.
 //! - [`ClientCommand`]: a command of the API to connected clients, executed once.
 //! - [`RevocationTable`]: all revocations that are in effect.
 

@@ -4,11 +4,11 @@
 //! reads the value of the key. An existing session is not a login by itself: its user must resolve.
 //!
 //! - [`SessionKind`]: the libraries and frameworks, with their default settings.
-//! - [`Secrets`]: what verifies the signatures of cookies.
+//! - [`Secrets`]: verifies the signatures of cookies.
 //! - `signed`, `id`, `key`: from the value of the cookie to the key.
 //! - `json`, `msgpack`, `pickle`, `php`, `java`: readers of data. They execute nothing, build no object, and are bounded
 //!   in size, depth and memory. `serialization` detects the format.
-//! - `compression`, `laravel`, `spring`, `hash`: what is around the data.
+//! - `compression`, `laravel`, `spring`, `hash`: the envelopes of the data.
 
 mod compression;
 mod error;
@@ -95,7 +95,7 @@ pub enum ReadKind {
     Exists,
 }
 
-/// What Redis holds at a session's key. A key that does not exist is not parsed: it is no session.
+/// The content of a session's key in Redis. A key that does not exist is not parsed: it is not a session.
 #[derive(Clone, Copy, Debug)]
 pub enum SessionValue<'v> {
     /// A string.
@@ -106,7 +106,7 @@ pub enum SessionValue<'v> {
     Exists {
         /// The session id.
         id: &'v SessionId,
-        /// What [`SessionFormat::user_key`] holds.
+        /// The content of [`SessionFormat::user_key`].
         user: Option<&'v [u8]>,
     },
 }

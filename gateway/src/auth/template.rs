@@ -239,7 +239,7 @@ mod tests {
     }
 
     proptest! {
-        /// What belongs to a client has the form of the pattern, and its glob covers it.
+        /// A channel that belongs to a client has the form of the pattern, and the pattern's glob matches it.
         #[test]
         fn a_channel_of_a_client_has_the_form_of_the_pattern(
             text in "[a:*?]{0,3}\\{user\\}[a:*?]{0,3}", user in "[a:*?]{0,3}", channel in "[a:*?]{0,8}",

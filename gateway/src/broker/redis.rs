@@ -9,12 +9,12 @@
 //! - `subscription_table`: desired and active topics. `subscribe_commands`: subscriptions in chunks.
 //! - `receive_queue`, `pattern_dedup`: the bounded queue from a connection to the handler.
 //! - `subscriber_task`, `subscriber_link`, `subscriber_connection`, `link_target`: the task of the subscriber link, its
-//!   parts, one of its connections, its server. `desired_subscriptions`: what its callers subscribe to.
+//!   parts, one of its connections, its server. `desired_subscriptions`: the topics that its callers subscribe to.
 //! - `command_queue`, `command_link`: the queue of commands, and the command link.
 //! - `local_fallback`: delivery within this node while Redis is unavailable.
 //! - `cluster`: the same over several servers. `sharded_links`: the subscriber links of sharded channels.
 //! - `log`, `scripts`: logs of channels, and the scripts that keep them.
-//! - `probe`, `probe_tracker`, `prober`, `ping`: whether a link receives; `status`: what is reported about it.
+//! - `probe`, `probe_tracker`, `prober`, `ping`: whether a link receives; `status`: the reported state.
 //! - `error_reply`: the meaning of an error reply.
 
 use std::fmt;

@@ -68,7 +68,7 @@ fn within(text: &str, min: f64) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// What to check.
+/// The target of the checks.
 enum Targets {
     Servers(Vec<CheckedServer>),
     Path(GatewayTarget),

@@ -26,7 +26,7 @@ pub struct ApiKeyConfig {
     pub name: String,
     /// Its secrets, all of which are valid.
     pub secrets: SecretSource,
-    /// What it may do.
+    /// The scopes of the key.
     pub scopes: Vec<Scope>,
     /// Globs over the names of namespaces; `None`: all.
     pub namespaces: Option<Vec<String>>,
@@ -68,7 +68,7 @@ impl ApiKeyConfig {
         key
     }
 
-    /// What the key permits.
+    /// The permissions of the key.
     pub fn permissions(&self) -> ApiPermissions {
         ApiPermissions::new(&self.name, &self.scopes, self.namespaces.as_deref())
     }

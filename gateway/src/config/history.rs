@@ -59,7 +59,7 @@ impl HistoryRules {
     }
 }
 
-/// What a new subscriber receives before new publications.
+/// The publications that a new subscriber receives first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Replay {
     /// Nothing.

@@ -43,17 +43,17 @@ pub struct NamespaceConfig {
     pub sharded_pubsub: bool,
     /// The source of its publications.
     pub source: Source,
-    /// What is kept of each channel.
+    /// The history of each channel.
     pub history: HistoryRules,
-    /// What a new subscriber receives before new publications.
+    /// The publications that a new subscriber receives first.
     pub replay: Replay,
-    /// What clients may do.
+    /// The permissions of clients.
     pub access: AccessRules,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) instead of the exact names that clients request.
     pub subscribe_pattern: bool,
     /// Behavior while the Redis instance is unavailable.
     pub when_redis_down: WhenUnavailable,
-    /// What is dropped for a slow consumer; `None`: it is disconnected.
+    /// The policy for slow consumers; `None`: they are disconnected.
     pub slow_consumer: Option<BackpressurePolicy>,
 }
 

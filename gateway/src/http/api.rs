@@ -43,7 +43,7 @@ struct ApiCall<'a> {
     state: &'a AppState,
     /// The head of the request.
     head: Request<()>,
-    /// What its key permits.
+    /// The permissions of its key.
     permissions: Arc<ApiPermissions>,
 }
 

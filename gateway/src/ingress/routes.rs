@@ -4,7 +4,7 @@
 
 use axum::http::Method;
 
-/// What a path serves.
+/// The endpoint of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// The server API.
@@ -39,7 +39,7 @@ pub struct Route {
     pub path: &'static str,
     /// The method of requests.
     pub method: Method,
-    /// What the path serves.
+    /// The endpoint of the path.
     pub endpoint: Endpoint,
     /// The listener that serves the route.
     pub listener: ListenerRole,

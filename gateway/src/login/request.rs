@@ -39,7 +39,7 @@ pub enum Credentials {
     Hook(Box<HookRequest>),
 }
 
-/// What valid credentials permit.
+/// The result of a successful check.
 #[derive(Debug)]
 pub enum LoginOutcome {
     /// The client has this identity.

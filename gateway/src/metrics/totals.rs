@@ -16,7 +16,7 @@ use super::{Counter, GAP_REASONS, HTTP_TIMEOUTS, Metrics, gauge, latency};
 #[derive(Debug)]
 pub(super) struct Totals(pub(super) Arc<Metrics>);
 
-/// What a metric counts: one value, or one for each value of a label.
+/// The samples of a metric: one value, or one for each value of a label.
 enum Samples {
     One(u64),
     By(&'static str, Vec<(Cow<'static, str>, u64)>),

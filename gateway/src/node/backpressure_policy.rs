@@ -8,7 +8,8 @@ use std::sync::Arc;
 use earshot_protocol::Payload;
 use serde_json::Value;
 
-/// What is dropped for a slow client. Without a policy the client is disconnected, and recovers after the reconnect.
+/// Selects the publications to drop for a slow client. Without a policy, the client is disconnected, and recovers after
+/// it reconnects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackpressurePolicy {
     /// The newest publication with a key replaces the one before it.

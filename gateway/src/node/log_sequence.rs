@@ -18,7 +18,7 @@ use crate::broker::log::{LogEntry, LogOrigin, LogPage, LoggedMessage};
 use crate::broker::{Attributes, GapCause};
 use crate::random;
 
-/// What to do with a message.
+/// The action for a message.
 pub(super) enum Ingest {
     /// Deliver it.
     InOrder(Arc<Publication>),

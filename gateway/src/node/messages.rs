@@ -2,8 +2,8 @@
 //!
 //! Owns the types and the comparison of a client's position with a sequence. Must never read a log or a ring.
 //!
-//! A shard sends [`NodeRequest`]s. The node answers some of them with a [`NodeResponse`] with the same [`RequestId`], and
-//! the others by a [`NodeEvent`], which keeps the order of the channel's publications.
+//! A shard sends [`NodeRequest`]s. The node answers some of them with a [`NodeResponse`] with the same [`RequestId`],
+//! and the others with a [`NodeEvent`], which keeps the order of the channel's publications.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub enum NodeRequest {
     },
     /// Check the credentials of a client; answered with [`NodeResponse::LoggedIn`].
     LogIn {
-        /// What the client presents.
+        /// The client's credentials.
         credentials: Credentials,
         /// Identifies the response.
         request_id: RequestId,
@@ -97,7 +97,7 @@ pub enum NodeResponse {
     History(RequestId, Option<HistoryResponse>),
 }
 
-/// What the node sends to a shard. The queue keeps the order in which events happened.
+/// An event from the node to a shard. The queue keeps the order of events.
 #[derive(Debug)]
 pub enum NodeEvent {
     /// Publications; in order within each channel.

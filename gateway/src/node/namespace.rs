@@ -44,17 +44,17 @@ pub struct Namespace {
     pub channels: Vec<ChannelPattern>,
     /// The indices of its brokers; not empty. Each channel is on one of them.
     pub brokers: Box<[usize]>,
-    /// What clients may do.
+    /// The permissions of clients.
     pub access: AccessRules,
     /// Where the publications of its channels come from.
     pub source: ChannelSource,
     /// The bounds of the history of its channels.
     pub history: HistoryRules,
-    /// What happens while the broker is unavailable.
+    /// The behavior while the broker is unavailable.
     pub when_unavailable: WhenUnavailable,
     /// A new subscriber immediately receives the newest publication.
     pub replay_last: bool,
-    /// What is dropped for a slow client; without a policy, the client is disconnected.
+    /// The policy for slow clients; without one, a slow client is disconnected.
     pub backpressure: Option<Arc<BackpressurePolicy>>,
     /// Its counters.
     pub counters: Arc<NamespaceCounters>,
@@ -80,7 +80,7 @@ pub struct ResolvedChannel {
 }
 
 impl ChannelRules {
-    /// What the broker subscribes to for the channel of this name.
+    /// The topic that the broker subscribes to for the channel of this name.
     pub(super) fn topic(&self, name: &ChannelName) -> Topic {
         match &self.broker_pattern {
             Some(pattern) => Topic::Pattern(Arc::clone(pattern)),
@@ -102,7 +102,7 @@ impl ResolvedChannel {
         brokers[broker_index(&self.name, brokers.len())]
     }
 
-    /// What the broker subscribes to for the channel.
+    /// The topic that the broker subscribes to for the channel.
     pub(super) fn topic(&self) -> Topic {
         self.rules.topic(&self.name)
     }

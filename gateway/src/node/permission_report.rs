@@ -19,7 +19,7 @@ use crate::login::Authenticator;
 pub struct PermissionQuery {
     /// The client.
     pub client: QueriedClient,
-    /// What it would request.
+    /// The operation to explain.
     pub operation: Operation,
     /// The channel.
     pub channel: ChannelName,
@@ -56,7 +56,7 @@ pub struct PermissionReport {
     pub client: Option<ClientReport>,
     /// The rules that were evaluated.
     pub rules: Vec<RuleOutcome>,
-    /// What decided.
+    /// The decision.
     pub reason: String,
 }
 

@@ -52,7 +52,7 @@ impl RequestServer {
     pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
         let inflight_max = self.requests.max_capacity();
         // Counted for each broker: one that does not reply must not delay requests to the others.
-        // So are logins and hooks, which have the last counts.
+        // Logins and hooks are counted as well, in the last counters.
         let mut inflight_counts = vec![0; node.bindings.len() + 2];
         let mut inflight: FuturesUnordered<InFlightRequest<'_>> = FuturesUnordered::new();
         loop {

@@ -111,7 +111,7 @@ pub(super) enum Phase {
     AwaitingPeerClose,
 }
 
-/// What happens when the timer fires.
+/// The action when the timer fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimerKind {
     /// Disconnect unless the client has sent the connect command.

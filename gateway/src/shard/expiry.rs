@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_secs(25);
 #[derive(Debug, Default)]
 pub(super) struct SessionExpiry(Option<Box<Expiries>>);
 
-/// What expires.
+/// The expiry times of a login and of its subscriptions.
 #[derive(Debug, Default)]
 struct Expiries {
     login: Option<UnixSeconds>,

@@ -8,7 +8,7 @@
 //! - [`gateway`]: the gateway under test, in steps.
 //! - [`client`], [`websocket_client`] with its [`channel_view`]s, [`sse_client`]: clients that verify what they
 //!   receive; [`transport`]: their connections.
-//! - [`truth`]: what was published, and what each client received.
+//! - [`truth`]: the messages that were published, and those that each client received.
 
 mod batches;
 mod channel_view;

@@ -43,7 +43,7 @@ impl Outbox {
         self.bytes
     }
 
-    /// Bytes of memory that the frames occupy, approximately: what counts against the limit.
+    /// Approximate memory that the frames occupy; this counts against the limit.
     pub(super) fn queued_bytes(&self) -> usize {
         self.bytes + self.frames.len() * FRAME_OVERHEAD_BYTES
     }

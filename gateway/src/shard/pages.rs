@@ -107,7 +107,7 @@ impl PagedRecovery {
         self.channels.pop_front()
     }
 
-    /// Returns a channel that has more pages to the front.
+    /// Moves a channel with further pages back to the front.
     pub(super) fn put_back(&mut self, pages: Pages) {
         self.channels.push_front(pages);
     }

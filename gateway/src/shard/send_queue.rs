@@ -153,7 +153,7 @@ impl SendQueue {
         self.outbox.advance(self.outbox.bytes());
     }
 
-    /// The connection is removed: what is queued no longer counts.
+    /// The connection is removed: its queue no longer counts.
     pub(super) fn on_removed(&self, counters: &ShardCounters) {
         counters.client_queue_bytes.sub((self.outbox.bytes() + self.backlog_bytes()) as u64);
     }

@@ -1,6 +1,6 @@
-//! The state of a shard: what is delivered to its connections, their timers and limits.
+//! The state of a shard: deliveries to its connections, their timers and limits.
 //!
-//! [`ShardState`] decides what becomes of a connection: it is inserted, disconnected as slow, closed, removed. The
+//! [`ShardState`] controls the lifecycle of a connection: insertion, disconnect of a slow client, close, removal. The
 //! protocols are above: [`super::sessions`], [`super::streams`].
 
 mod closing;

@@ -17,7 +17,7 @@ pub enum KeyType {
     Exists,
 }
 
-/// What an existing key holds.
+/// The content of an existing key.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeyValue {
     /// The value of a string.

@@ -41,7 +41,7 @@ pub(super) enum StoreReply {
     Value(Option<KeyValue>),
     /// Whether the key was changed.
     Changed(bool),
-    /// What a script returned.
+    /// The result of a script.
     Number(i64),
 }
 

@@ -27,7 +27,7 @@ pub(super) struct ServerDialer {
 pub(super) struct Servers {
     settings: Arc<StoreSettings>,
     connections: Vec<MultiplexedConnection>,
-    /// How to reach each of them again.
+    /// How to reconnect to each of them.
     targets: Arc<Vec<ConnectConfig>>,
     /// Set in a cluster.
     cluster: Option<ClusterView>,

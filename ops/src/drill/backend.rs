@@ -1,6 +1,6 @@
 //! Redis commands of a publisher or an operator.
 //!
-//! Owns the commands that the drill uses, over connections that are opened as the gateway opens its own. Must never
+//! Owns the commands that the drill uses, over connections that are opened in the same way as the gateway's. Must never
 //! reuse a failed connection, and never show a password.
 //!
 //! - `acl`: ACL users.

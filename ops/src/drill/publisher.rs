@@ -1,8 +1,8 @@
 //! Publishers that count: they publish 1, 2, 3 and so on, through all faults.
 //!
 //! Owns two of them: `PUBLISH` in Redis, which is never repeated, since its outcome may be unknown; and the HTTP API
-//! with an idempotency key, which is retried until it is confirmed. Must never publish a number twice where both would
-//! be received.
+//! with an idempotency key, which is retried until it is confirmed. Must never publish a number in such a way that it
+//! is received twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

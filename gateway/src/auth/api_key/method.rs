@@ -1,6 +1,6 @@
 //! The methods of the HTTP API, and the permission that each requires.
 
-/// What a key may do.
+/// A scope of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Publish.
@@ -25,7 +25,7 @@ impl Scope {
     }
 }
 
-/// What a method concerns.
+/// The objects that a method affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Channels: the namespace of each one decides.
@@ -109,7 +109,7 @@ impl ApiMethod {
         self.row().1
     }
 
-    /// What it concerns.
+    /// The objects that it affects.
     pub fn reach(self) -> Reach {
         self.row().2
     }

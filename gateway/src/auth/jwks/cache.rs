@@ -35,7 +35,7 @@ impl Default for JwksSettings {
     }
 }
 
-/// What to do with a token whose key is not in the set.
+/// The action for a token whose key is not in the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyLookup {
     /// The set was read after the key was requested, and does not contain it.

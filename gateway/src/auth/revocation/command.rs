@@ -10,7 +10,7 @@ pub struct ClientCommand {
     /// The clients.
     #[serde(flatten)]
     pub selector: ClientSelector,
-    /// What happens to them.
+    /// The action for these clients.
     #[serde(flatten)]
     pub action: ClientAction,
 }

@@ -23,7 +23,7 @@ struct Validity {
     until: UnixSeconds,
 }
 
-/// What [`RevocationTable::merge`] found.
+/// The result of [`RevocationTable::merge`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MergeResult {
     /// Revocations that are new, or were repeated later.

@@ -16,7 +16,7 @@ pub(super) const LIST_ITEMS_MAX: usize = 256;
 /// The deepest nesting of a session in a format whose reader recurses.
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// What a pointer resolves to.
+/// The value that a pointer resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     /// A text.
@@ -223,7 +223,7 @@ impl<'v> Bytes<'v> {
         self.take(N)?.try_into().ok()
     }
 
-    /// Takes the bytes before the next `end`, and that byte.
+    /// Takes the bytes up to and including the next `end`.
     pub(super) fn until(&mut self, end: u8) -> Option<&'v [u8]> {
         let at = self.rest.iter().position(|byte| *byte == end)?;
         let taken = &self.rest[..at];

@@ -1,4 +1,4 @@
-//! The pub/sub encoding of a publication of a log.
+//! The pub/sub encoding of a publication in a log.
 //!
 //! Owns the format: `\\0es2 <epoch> <offset> <length of the attributes>\
 //! <attributes><payload>`, numbers in decimal, the epoch in base 36. Every node that receives it knows the position.

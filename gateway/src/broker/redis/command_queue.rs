@@ -27,7 +27,7 @@ pub(super) const PIPELINE_BYTES: usize = 4 * 1024 * 1024;
 /// The cost of a command in addition to its names and payload.
 const COMMAND_OVERHEAD_BYTES: usize = 128;
 
-/// What a caller receives.
+/// The result for a caller.
 pub(super) type CommandResult = Result<CommandReply, BrokerError>;
 
 /// The reply to a command.

@@ -106,7 +106,7 @@ fn name(topic: &Topic) -> &str {
     }
 }
 
-/// What a rejected chunk means for its topics.
+/// The scope of a rejected chunk.
 #[derive(Debug, PartialEq, Eq)]
 enum RejectionScope {
     /// The connection is broken, or the server is not ready: nothing is known about the topics.

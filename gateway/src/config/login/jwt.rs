@@ -56,7 +56,7 @@ impl DeniedTokensConfig {
     fn read(section: &mut Section<'_>, instances: &[RedisInstance]) -> Option<Self> {
         let key = section.text("denied_key", DeniedKeyTemplate::parse);
         if !section.has("denied_key") {
-            // The key becomes a known one.
+            // Marks the key as known.
             if let Some(found) = section.value("redis") {
                 section.error(
                     &found.location,

@@ -13,7 +13,7 @@ const JWT: &str = "jwt";
 /// A kind that this version does not support.
 const TICKET: &str = "ticket";
 
-/// What `kind` selects.
+/// A value of `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginKind {
     /// The sessions of a library or framework.
@@ -95,7 +95,7 @@ impl LoginKind {
 /// Rejects the keys that do not apply to the kind. If the kind is invalid, all keys are valid: another kind may have them.
 pub(super) fn reject_inapplicable(section: &mut Section<'_>, kind: Option<LoginKind>) {
     for key in KEYS.into_iter().filter(|key| !kind.is_some_and(|kind| kind.has_key(key))) {
-        // The key becomes a known one.
+        // Marks the key as known.
         let (Some(found), Some(kind)) = (section.value(key), kind) else { continue };
         let reason = match kind {
             LoginKind::Session(kind) if key.starts_with("secret") && !kind.is_signed() => {

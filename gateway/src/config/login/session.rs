@@ -19,7 +19,7 @@ const SECRET_KEYS: SecretKeys = SecretKeys { inline: "secret", file: "secret_fil
 pub struct SessionLoginConfig {
     /// How sessions are found and read; valid for [`SessionFormat::new`].
     pub settings: SessionSettings,
-    /// What verifies or decrypts the cookies.
+    /// The secrets that verify or decrypt the cookies.
     pub secrets: SecretSource,
     /// The name of the Redis instance that holds the sessions.
     pub redis: String,

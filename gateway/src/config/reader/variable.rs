@@ -15,7 +15,7 @@ const SEPARATOR: &str = "__";
 pub(in crate::config) struct SettingVariable {
     /// The complete name.
     pub(in crate::config) name: String,
-    /// What precedes the path in the name.
+    /// The part of the name before the path.
     pub(super) prefix: &'static str,
     /// The sections and the key, in lower case.
     pub(super) path: Vec<String>,

@@ -116,7 +116,7 @@ proptest! {
         // Without a scheme, only a single token is recognized.
         prop_assume!(!scheme.is_empty() || !password.contains(['\\', '\'', '`', ',', ';', '(', ')', '<', '>']));
         let (is_error, error) = error_or_dump(&format!("{scheme}{user}:{password}@host:6379"), location, form);
-        // Without a scheme it may be the name of a channel, which is shown as any other.
+        // Without a scheme, it may be a channel name, which is not redacted.
         if is_error || !scheme.is_empty() {
             prop_assert!(!redact::urls(&error).contains(&password), "{}", error);
         }

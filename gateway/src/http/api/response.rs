@@ -15,7 +15,7 @@ use crate::auth::Denial;
 use crate::node::messages::PublishError;
 use crate::node::publication::Publication;
 
-/// Why an API request fails. Clients match the message of the code, so the details are in a separate field.
+/// Why an API request fails. Clients match the code's fixed message, so details are in a separate field.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub(super) code: ErrorCode,

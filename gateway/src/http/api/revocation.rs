@@ -195,7 +195,7 @@ impl RefreshParams {
     }
 }
 
-/// What a revocation names.
+/// The logins that a revocation names.
 enum RevokeTarget<'a> {
     Login(RevokedLogin),
     /// The session with this id, or with this key.

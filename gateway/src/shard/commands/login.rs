@@ -119,7 +119,7 @@ fn finish_login(
             Err(error) if error.awaits_hook() && answers.is_none() => {
                 questions.extend(hooks::question(name, subscription));
             }
-            // The client would not ask for an omitted channel again.
+            // The client would not request an omitted channel again.
             Err(CommandError::Denied(CommandDenial { denial: denial @ Denial::HookUnavailable, .. })) => {
                 return SessionAction::DenyConnect { id, denial };
             }

@@ -119,7 +119,7 @@ fn flushes_a_blocked_client_before_it_is_slow() {
         let mut blocked = 0;
         for _ in 0..40 {
             deliver(&mut gateway, &(1..=12).collect::<Vec<_>>(), 1000);
-            // The client reads when it is blocked, and the shard is not notified.
+            // The client reads while it is blocked, and the shard is not notified.
             if gateway.shards[0].shard.state.connections().iter().any(|connection| connection.blocked) {
                 blocked += 1;
                 lines[0].read(1000);

@@ -22,7 +22,7 @@ pub(super) enum Scenario {
     Faulty,
 }
 
-/// What is dropped in a channel for a slow consumer.
+/// The slow-consumer policy of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Slow {
     /// The client is disconnected.

@@ -13,9 +13,9 @@ pub(super) struct Transport {
     shard: usize,
     key: u64,
     body: HyperBody,
-    /// What the client sent and the shard has not read yet.
+    /// Bytes that the client sent and the shard has not read yet.
     pub(super) sent: Vec<u8>,
-    /// What the client has read and not parsed yet.
+    /// Bytes that the client has read and not parsed yet.
     pub(super) read: Vec<u8>,
     /// The gateway has ended it.
     pub(super) ended: bool,

@@ -1,4 +1,4 @@
-//! What was published, and the record that each client keeps of a channel.
+//! The published messages, and the record that each client keeps of a channel.
 //!
 //! Verifies that deliveries are strictly increasing, that nothing is delivered twice, and that every gap is reported.
 //! Reads from the gateway only the top position of a channel.
@@ -160,8 +160,8 @@ impl DeliveryRecord {
         Ok(())
     }
 
-    /// When nothing is in flight: what was not delivered must have been reported, or, if `strictly`, must have been
-    /// delivered.
+    /// When nothing is in flight: every publication must have been delivered or, unless `strictly`, reported as
+    /// missing.
     pub(super) fn check_quiescent(&self, top: u64, strictly: bool) -> CheckResult {
         if !self.awaiting_successor.is_empty() {
             return Err(format!("no successor came for {:?}", self.awaiting_successor));

@@ -32,7 +32,7 @@ pub(super) struct WebSocketClient {
     views: Vec<ChannelView>,
 }
 
-/// What a reply belongs to.
+/// The command that a reply belongs to.
 #[derive(Clone, Debug)]
 enum Requested {
     Connect(Vec<Option<StreamPosition>>),

@@ -19,7 +19,7 @@ impl ShardState {
         }
     }
 
-    /// Handles a gap in the sequence of a channel, which continues after a position.
+    /// Handles a gap in a channel's sequence, which continues after the given position.
     pub(in crate::shard) fn on_gap(&mut self, id: ChannelId, cause: GapCause, position: StreamPosition) {
         let channel = self.subscriptions().channel_mut(id);
         channel.position = position;
@@ -47,7 +47,7 @@ impl ShardState {
         }
     }
 
-    /// Queues the event of a gap in the sequence of a channel, which continues after a position.
+    /// Queues the event of a gap in a channel's sequence, which continues after the given position.
     pub(in crate::shard) fn enqueue_gap(
         &mut self,
         connection_id: ConnectionId,

@@ -103,8 +103,8 @@ pub(super) const TOKENS: [(&str, &str); 13] = [
         "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkIiwidHlwIjoiSldUIn0.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.U9_bS-j0nKTPE314hOjqcABBHs0IiLjeDmnEUApnJ8vGT1h8On49NamS7uhwKmSZu0Dn-xuwTtn2RHR5jTJRAw",
     ),
 ];
-/// What `centrifugo gentoken` makes for user 42 at 1800000000, and without a user and an expiry; made with its library,
-/// cristalhq/jwt 5.4, and the secret of the tests.
+/// Tokens as `centrifugo gentoken` creates them: for user 42 at 1800000000, and without a user and an expiry; created
+/// with its library, cristalhq/jwt 5.4, and the secret of the tests.
 pub(super) const GENERATED: [&str; 2] = [
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImV4cCI6MTgwMDYwNDgwMCwiaWF0IjoxODAwMDAwMDAwfQ.WaXZo-n-zaZWqucDbZ9q_Xn_Tov_AZOMAO_TF5iAvb4",
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE4MDAwMDAwMDB9.GVmH8-DYZXosp_IM6CNtF3T0_tqqHgcYSF9p_dMtfkk",

@@ -50,7 +50,7 @@ pub(in crate::broker::redis) struct Moved {
     pub(in crate::broker::redis) node: NodeAddress,
 }
 
-/// What to do after a reply.
+/// The action after a reply.
 enum ReplyAction {
     Complete(CommandResult),
     Moved(Moved),

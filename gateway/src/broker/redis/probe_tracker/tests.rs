@@ -1,4 +1,4 @@
-//! What the order of numbered probes proves.
+//! Tests of what the order of numbered probes proves.
 
 use super::*;
 

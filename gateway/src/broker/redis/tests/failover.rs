@@ -237,7 +237,7 @@ async fn a_command_link_on_the_old_server_reconnects_although_a_pattern_counts_t
     let mut monitor = redis::Client::open(original.url()).unwrap().get_async_pubsub().await.unwrap();
     proxy.target.store(other.port, Ordering::Relaxed);
     close(&original, Closed::Subscriptions).await;
-    // From now on the old server counts a receiver of each probe.
+    // From now on, the old server reports one receiver for each probe.
     monitor.psubscribe("*").await.unwrap();
     eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
     eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;

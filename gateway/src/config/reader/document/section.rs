@@ -42,7 +42,7 @@ impl<'d> Section<'d> {
         self.document.error(location, what);
     }
 
-    /// The value of a key. The key becomes a known one.
+    /// The value of a key. Marks the key as known.
     pub(in crate::config) fn value(&mut self, key: &'static str) -> Option<Located<'d, &'d DeValue<'d>>> {
         self.keys_read.push(key);
         self.document.known.borrow_mut().push((self.kind.clone(), key));
