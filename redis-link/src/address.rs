@@ -1,7 +1,7 @@
 //! The address of a Redis server, parsed from a URL.
 //!
-//! Owns which URLs are accepted, and what each part means. Must never show a secret: neither `Debug` nor an error
-//! contains the part before the `@`.
+//! Owns the accepted forms of URLs, and the meaning of each part. Must never show a secret: neither `Debug` nor an
+//! error contains the part before the `@`.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,7 +1,7 @@
 //! Errors of a connection to Redis, written for an operator: what failed, the likely cause, the fix.
 //!
-//! Owns which errors are retried soon and which need a change by an operator. The text of an error must not vary
-//! between two attempts with the same cause, since only a change is logged. Must never contain a secret.
+//! Owns the distinction between errors that are retried soon and errors that an operator must fix. The text of an error
+//! must not vary between two attempts with the same cause, since only a change is logged. Must never contain a secret.
 
 use std::error::Error;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! `earshot config check` and `earshot config show`.
 //!
-//! Owns what they print. Must never print a secret.
+//! Owns their output. Must never print a secret.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! Patterns of channel names in the file.
 //!
-//! Owns which patterns are permitted, and their form in Redis. Must never decide which channel matches.
+//! Owns the syntax of permitted patterns, and their form in Redis. Must never decide which channel matches.
 
 use crate::auth::ChannelTemplate;
 use crate::node::channel_pattern::ChannelPattern;

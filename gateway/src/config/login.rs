@@ -1,6 +1,6 @@
 //! `[[login]]`: the methods by which clients log in.
 //!
-//! Owns which keys a kind has, and checks them with the constructors of [`crate::auth`]. Must never verify a login.
+//! Owns the keys of each kind, and checks them with the constructors of [`crate::auth`]. Must never verify a login.
 //!
 //! - `kind`: the kinds and their keys
 //! - `session`: logins by a session in Redis; `jwt`: logins by a token

@@ -1,6 +1,6 @@
 //! `slow_consumer` in a namespace: the handling of clients that read more slowly than their channels publish.
 //!
-//! Owns which of its keys fit together. Must never decide when a client is slow: that depends on `limits`.
+//! Owns the conflicts between its keys. Must never decide when a client is slow: that depends on `limits`.
 
 use super::reader::keyword;
 use super::reader::toml_writer::TomlWriter;

@@ -1,6 +1,6 @@
 //! Tokens that an application denies with keys in a store.
 //!
-//! Owns which identities end when such a key appears. A key is watched while a client with its token is connected.
+//! Ends the identities of a token when its key appears. A key is watched while a client with its token is connected.
 
 use std::fmt;
 use std::sync::{Arc, Weak};

@@ -1,6 +1,6 @@
 //! Attaching shards to channels, and detaching them.
 //!
-//! Owns when a channel is created, and that it is not removed during an attach. Must never wait.
+//! Owns the creation of channels, and protects them from removal during an attach. Must never wait.
 
 use std::sync::Arc;
 

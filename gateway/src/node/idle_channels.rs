@@ -1,7 +1,7 @@
 //! The delayed unsubscribe of channels without a subscriber.
 //!
-//! Owns how long an idle channel stays, and which one is evicted earlier. Must never remove a channel while an attach
-//! is in progress.
+//! Owns the lifetime of idle channels, and the choice of channels to evict early. Must never remove a channel while an
+//! attach is in progress.
 
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;

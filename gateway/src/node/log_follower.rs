@@ -1,7 +1,7 @@
 //! The state of following a log.
 //!
-//! Owns whether the log must be read, the messages that are held until then, and the origin of the log. Must never
-//! know a channel: [`super::log_sequence`] applies it to one.
+//! Owns the decision whether the log must be read, the messages that are held until then, and the origin of the log.
+//! Must never know a channel: [`super::log_sequence`] applies it to one.
 
 use earshot_protocol::{Epoch, StreamPosition};
 

@@ -149,7 +149,7 @@ impl ShardChannel {
         self.subscribers.get(place as usize).copied()
     }
 
-    /// Whether no connection is subscribed or waits.
+    /// Whether the channel has no subscribed and no waiting connections.
     pub(super) fn is_unused(&self) -> bool {
         self.subscribers.is_empty() && self.waiters.is_empty()
     }

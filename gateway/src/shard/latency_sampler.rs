@@ -1,6 +1,6 @@
 //! Samples the time from the entry of publications into the shard queue until they are written.
 //!
-//! Owns when a batch counts as written: after every connection that waited for a flush at the end of the batch's turn
+//! A batch counts as written after every connection that waited for a flush at the end of the batch's turn
 //! was flushed. Measures one batch at a time, so that sampling adds no work per delivery.
 
 use std::time::Duration;

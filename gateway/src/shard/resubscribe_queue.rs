@@ -1,6 +1,6 @@
 //! The clients of a shard to be unsubscribed after gaps.
 //!
-//! Owns how many are unsubscribed in one tick, so that they do not all resubscribe at the same time.
+//! Limits the number of clients unsubscribed in one tick, so that they do not all resubscribe at the same time.
 
 use std::collections::VecDeque;
 

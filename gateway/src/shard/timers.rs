@@ -1,6 +1,6 @@
 //! Timers of connections: pings, heartbeats and timeouts.
 //!
-//! Owns which timer of a connection comes next. A connection has one timer.
+//! Owns the choice of a connection's next timer. A connection has one timer.
 
 use std::time::Duration;
 

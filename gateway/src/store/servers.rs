@@ -1,6 +1,7 @@
 //! The servers behind the link for reads: one, or the primaries of a cluster.
 //!
-//! Owns which server has a key. Must never keep a server whose role or slots have changed: the link then connects again.
+//! Owns the mapping of keys to servers. Must never keep a server whose role or slots have changed: the link then
+//! connects again.
 
 use std::sync::Arc;
 use std::time::Duration;

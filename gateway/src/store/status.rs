@@ -1,6 +1,6 @@
 //! Status and counters of a store.
 //!
-//! Owns what `/health` and the metrics show. Must never keep a key or a value.
+//! Owns the values that `/health` and the metrics show. Must never keep a key or a value.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,6 +1,6 @@
 //! Polls `/ready` and `/health` of the gateway.
 //!
-//! Owns what was observed since the last fault, and when the fault was detected. Must never evaluate it.
+//! Owns the observations since the last fault, and the time of its detection. Must never evaluate it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Copies and compares values in chunks, by type: for servers that do not accept each other's DUMP, and for values that
 //! are too large to hold in memory.
 //!
-//! Owns how each type is read, written and compared. Must never hold more than one chunk. Must never expose a partial
+//! Owns reading, writing and comparing each type. Must never hold more than one chunk. Must never expose a partial
 //! value: it is assembled under a temporary key and renamed.
 
 use redis::Value;

@@ -1,6 +1,6 @@
 //! Keys being migrated, and their outcomes.
 //!
-//! Owns how outcomes are counted. Pure: must never query a server.
+//! Owns the counting of outcomes. Pure: must never query a server.
 
 use super::clock::Expiry;
 use super::compare::KeyPair;

@@ -1,6 +1,6 @@
 //! Whole values: DUMP with the expiry.
 //!
-//! Owns what is known about a key and its value. Must never be used for values that are too large for memory.
+//! Owns the facts about a key and its value. Must never be used for values that are too large for memory.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! Delivery within this node while Redis is unavailable.
 //!
-//! Owns when the fallback is active. Must never deliver a publication that Redis may have received, or deliver it
+//! Owns the activation of the fallback. Must never deliver a publication that Redis may have received, or deliver it
 //! before earlier ones.
 
 use std::sync::Arc;

@@ -37,7 +37,7 @@
 //! [`MISSES_WHILE_RECEIVING_MAX`] when other publications do, and [`MISSES_WHILE_BEHIND_MAX`] when also PING is not
 //! answered, as with a long backlog.
 //!
-//! Owns what has arrived, and the meaning of a reply to `PUBLISH`; [`super::prober`] publishes. Must never take a
+//! Owns the record of arrivals, and the meaning of a reply to `PUBLISH`; [`super::prober`] publishes. Must never take a
 //! failure of the command link for a loss.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
 //! One probe from its publication to its outcome: the rounds, and the checks between them.
 //!
-//! Owns where a probe is published, its timeouts, and what its acknowledgement proves: see [`super::probe`]. Must
+//! Owns the route of a probe, its timeouts, and the conclusions from its acknowledgement: see [`super::probe`]. Must
 //! never report a loss on a slow server.
 
 use std::sync::Arc;

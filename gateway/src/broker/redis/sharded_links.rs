@@ -1,6 +1,6 @@
 //! Sharded channels: each is subscribed at the primary that owns its slot, over a link to that node.
 //!
-//! Owns which link a channel is on. A subscription moves to another link only when its node does not carry it any
+//! Owns the mapping of channels to links. A subscription moves to another link only when its node does not carry it any
 //! more, with its outage and its waiters. So messages of one link are delivered before the other one reports the gap
 //! and receives what follows. Must never lose a subscription.
 

@@ -1,6 +1,6 @@
 //! The parts of a subscriber link, as its task and its connections use them.
 //!
-//! Owns how a gap of the link is reported. Must never hold the state of a connection: see
+//! Owns the reporting of the link's gaps. Must never hold the state of a connection: see
 //! [`super::subscriber_connection`].
 
 use std::sync::Arc;

@@ -102,7 +102,7 @@ impl JwtLoginConfig {
         self.hmac.files().into_iter().chain(self.public_key_files.iter().cloned()).collect()
     }
 
-    /// The keys of the configuration: HMAC secrets and public keys, as their files contain them now.
+    /// The keys of the configuration: the HMAC secrets and public keys, read from their files now.
     ///
     /// # Errors
     /// A file cannot be read, or contains an invalid key. The message contains no secret.

@@ -1,6 +1,6 @@
 //! A setting: a number with a name, a default and a range.
 //!
-//! Owns how each kind of number is read, checked and written. Must never know which settings exist: each section
+//! Owns reading, checking and writing each kind of number. Must never know which settings exist: each section
 //! declares its own with [`settings!`].
 
 use std::num::NonZero;

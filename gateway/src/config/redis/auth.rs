@@ -1,6 +1,7 @@
 //! Authentication and TLS of an instance.
 //!
-//! Owns which keys fit together, and checks the files when the configuration is loaded. Must never keep their content.
+//! Owns the conflicts between their keys, and checks the files when the configuration is loaded. Must never keep their
+//! content.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `cluster` and `urls` in an instance: several servers as one.
 //!
-//! Owns which other keys they exclude. Must never connect to a server.
+//! Owns their conflicts with other keys. Must never connect to a server.
 
 use toml::de::DeValue;
 

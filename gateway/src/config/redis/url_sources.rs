@@ -1,7 +1,7 @@
 //! The URLs of an instance, from the file and the environment.
 //!
-//! Owns how REDIS_URL and its parts (REDIS_HOST and so on) are combined to one URL. A part supplies what the URL omits; a
-//! part that conflicts with the URL is an error. Must never show a password.
+//! Owns the rules that combine REDIS_URL and its parts (REDIS_HOST and so on) into one URL. A part supplies what the
+//! URL omits; a part that conflicts with the URL is an error. Must never show a password.
 
 use super::{DEFAULT_INSTANCE, RedisUrl};
 use crate::config::environment::{Environment, RedisParts};

@@ -1,6 +1,6 @@
 //! Slow consumers: clients that read more slowly than their channels are published to.
 //!
-//! Owns what is dropped: a publication that a newer one replaces, the oldest publications, or the client. Nothing is
+//! Decides what is dropped: a publication that a newer one replaces, the oldest publications, or the client. Nothing is
 //! dropped before the socket has rejected bytes, and clients that keep up pay nothing for it.
 
 use std::sync::Arc;

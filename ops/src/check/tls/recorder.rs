@@ -1,6 +1,6 @@
 //! A certificate verifier that accepts every certificate and records it.
 //!
-//! Owns what was recorded in a handshake. Must never be used for real connections: signatures are verified, the
+//! Owns the record of a handshake. Must never be used for real connections: signatures are verified, the
 //! certificate is not.
 
 use std::sync::{Arc, Mutex, PoisonError};

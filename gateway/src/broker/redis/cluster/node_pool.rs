@@ -1,7 +1,7 @@
 //! The connections of the command link to the nodes of a cluster.
 //!
-//! Owns which of them are up, and when a node may be connected to again. Must never connect by itself: the caller
-//! does, so that nothing waits for a node that does not reply.
+//! Owns their state (up or down), and the time of the next connection attempt to each node. Must never connect by
+//! itself: the caller does, so that nothing waits for a node that does not reply.
 
 use std::collections::HashMap;
 

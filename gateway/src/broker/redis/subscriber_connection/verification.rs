@@ -1,6 +1,6 @@
 //! The outcomes of the probes of one connection, and their consequences.
 //!
-//! Owns when a probe is published and how its outcome is handled; for what it proves see [`super::super::probe`].
+//! Owns the schedule of probes and the handling of their outcomes; for what they prove, see [`super::super::probe`].
 
 use tokio::time::Instant;
 

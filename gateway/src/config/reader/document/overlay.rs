@@ -1,6 +1,6 @@
 //! Environment variables as keys of the document.
 //!
-//! Owns how they are added to the tree. The position of such a key is beyond the text: its distance from the end of the text
+//! Owns their place in the tree. The position of such a key is beyond the text: its distance from the end of the text
 //! is the index of the variable. Must never replace a list of sections.
 
 use std::borrow::Cow;

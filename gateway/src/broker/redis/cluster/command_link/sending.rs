@@ -1,6 +1,6 @@
 //! Sends the batches of a cluster's command link, and detects disconnects.
 //!
-//! Owns how a batch is written. Must never send a batch twice.
+//! Owns writing batches. Must never send a batch twice.
 
 use std::collections::VecDeque;
 
