@@ -16,8 +16,8 @@
 //! user          (only if the name is for one user)
 //! ```
 //!
-//! A namespace and a channel name contain no control characters, and the user is the last line, so that two different
-//! names have different texts. A name that was signed for a user does not verify for another; one without a user
+//! A namespace and a channel name contain no control characters, and the user is the last line, so two different names
+//! always have different texts. A name that was signed for a user does not verify for another; one without a user
 //! verifies for every client.
 //!
 //! In Node.js:

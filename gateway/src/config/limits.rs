@@ -39,7 +39,7 @@ settings! {
         reserved_timeout: Duration as DurationKind = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(60);
         /// Size of one message from a WebSocket client.
         message_bytes: usize as SizeKind = 64 * KIB, in KIB, 64 * MIB;
-        /// Size of the payload of one publication from any source. A larger one from Redis is a gap.
+        /// Size of the payload of one publication from any source. A larger publication from Redis causes a gap.
         publication_bytes: usize as SizeKind = MIB, in KIB, 64 * MIB;
         /// Size of the body of one request to the HTTP API.
         api_body_bytes: usize as SizeKind = 2 * MIB, in KIB, 256 * MIB;
@@ -61,11 +61,11 @@ settings! {
         commands_per_frame: usize as CountKind = 1024, in 1, 65_536;
         /// Pending client requests to the control plane, for each shard.
         inflight_requests: usize as CountKind = 4096, in 16, 1_000_000;
-        /// Batches of publications queued for one shard; more is a gap.
+        /// Batches of publications queued for one shard; beyond it, clients get a gap.
         shard_queue_items: usize as CountKind = 4096, in 16, 1_000_000;
-        /// Bytes of publications queued for one shard; more is a gap.
+        /// Bytes of publications queued for one shard; beyond it, clients get a gap.
         shard_queue_bytes: usize as SizeKind = 64 * MIB, in MIB, 4 * GIB;
-        /// Bytes of publications received on one Redis link and queued for the node; more is a gap.
+        /// Bytes of publications received on one Redis link and queued for the node; beyond it, clients get a gap.
         redis_queue_bytes: usize as SizeKind = 64 * MIB, in MIB, 4 * GIB;
         /// Size of the history of all channels in the memory of one node.
         history_bytes: usize as SizeKind = 256 * MIB, in MIB, TIB;

@@ -251,10 +251,10 @@ impl ChannelState {
 
 /// Returns an epoch that is unique, and never zero. Epochs count up from a random start of 48 bits.
 ///
-/// A collision between two processes is as unlikely as with random epochs. Epochs of one process are close together,
-/// which keeps the cursors of event streams short, since they hold differences. An epoch is not a secret: each
-/// subscriber of the channel receives it, and a client that guesses one gets no more of the history than a client that
-/// leaves it empty.
+/// A collision between two processes is as unlikely as with random epochs. Epochs of one process are close together.
+/// This keeps the cursors of event streams short, because cursors contain the differences between epochs. An epoch is
+/// not a secret: each subscriber of the channel receives it, and a client that guesses one gets no more of the history
+/// than a client that leaves it empty.
 fn new_epoch() -> Epoch {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(crate::random::u64() % ((1 << 48) - (1 << 40)) + 1));

@@ -69,12 +69,12 @@ impl HistoryBudget {
         self.used() > self.limit
     }
 
-    /// Above this mark the oldest publications of all channels are dropped.
+    /// Above this mark, the oldest publications of all channels are dropped.
     pub(super) fn is_above_high_watermark(&self) -> bool {
         self.used() > self.limit / 10 * 9
     }
 
-    /// Below this mark no more are dropped.
+    /// Below this mark, no further publications are dropped.
     pub(super) fn is_below_low_watermark(&self) -> bool {
         self.used() <= self.limit / 10 * 7
     }

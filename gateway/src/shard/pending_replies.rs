@@ -124,7 +124,7 @@ impl PendingReplies {
         Some(slot)
     }
 
-    /// Whether the connect command waits for the check of its credentials.
+    /// Whether the connect command waits for a credential check.
     pub(super) fn awaits_login(&mut self) -> bool {
         match self.front_mut() {
             Some(PendingReply::AwaitingLogin { purpose, .. }) => {

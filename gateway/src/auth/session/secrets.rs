@@ -29,7 +29,7 @@ impl Secrets {
     /// Reads a file of secrets, one per line, newest first. Empty lines and white space around a secret are ignored.
     ///
     /// # Errors
-    /// The kind signs its cookies and there is no secret, or a secret is no key of Laravel.
+    /// The kind signs its cookies and no secret is given, or a secret is not a valid Laravel key.
     pub fn parse(kind: SessionKind, text: &str) -> Result<Self, SessionFormatError> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let secrets = lines.enumerate().map(|(index, line)| match kind {

@@ -83,7 +83,7 @@ pub(super) struct ProbeTracker {
 
 impl ProbeTracker {
     pub(super) fn new(now: Instant) -> Self {
-        // Cannot be guessed, and leaves room for more probes than there will be.
+        // Unpredictable, and leaves room for more probes than any connection sends.
         let next = (random::u64() >> 2).max(1);
         Self {
             probes: VecDeque::new(),

@@ -69,7 +69,7 @@ impl SessionLoginConfig {
     /// signature.
     ///
     /// # Errors
-    /// See [`SecretSource::load`]; or a secret is no key of the kind. The message contains no secret.
+    /// See [`SecretSource::load`]; or a secret is not a valid key of the kind. The message contains no secret.
     pub fn load_secrets(&self) -> Result<Secrets, String> {
         let secrets = self.secrets.load()?;
         let lines: Vec<&str> = secrets.iter().map(|secret| secret.expose()).collect();

@@ -1,7 +1,7 @@
 //! Methods that end logins, connections and subscriptions: `disconnect`, `unsubscribe`, `refresh` (as Centrifugo), and
 //! `revoke`.
 //!
-//! Owns the mapping from JSON. A request is accepted only after it is stored for all nodes.
+//! Owns the mapping from JSON. A request succeeds only after it is stored for all nodes.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The commands of one slot, in order.
 //!
 //! Owns the order: a command that was not executed (its slot has moved, or is moving) returns to the front and is sent
-//! again, unless a later command on the same channel was executed. Must never send a command again that may have been
+//! again, unless a later command on the same channel was executed. Must never resend a command that may have been
 //! executed.
 
 use std::collections::{HashSet, VecDeque};
