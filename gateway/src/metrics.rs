@@ -154,7 +154,7 @@ pub struct ShardCounters {
 pub struct NamespaceCounters {
     /// Publications received on its channels that are known to this node.
     pub messages: Counter,
-    /// Publications of clients and the API that a broker accepted.
+    /// Publications from clients and the API that a broker accepted.
     pub published: Counter,
 }
 
@@ -183,7 +183,7 @@ pub struct ControlCounters {
     pub messages_no_subscriber: Counter,
     /// Messages on a channel with a log that were not published through the log.
     pub messages_outside_log: Counter,
-    /// Publications of clients and the API that a broker accepted.
+    /// Publications from clients and the API that a broker accepted.
     pub published: Counter,
     /// Idempotency keys that were evicted early, because too many are stored.
     pub idempotency_keys_evicted: Counter,

@@ -112,7 +112,7 @@ impl Collector for NodeCollector {
             ),
             (
                 "namespace_published",
-                "Publications of clients and the API that a broker accepted, by namespace",
+                "Publications from clients and the API that a broker accepted, by namespace",
                 |counters| counters.published.value(),
             ),
         ] {

@@ -167,7 +167,7 @@ impl Totals {
             ),
             (
                 "published",
-                "Publications of clients and the API that a broker accepted",
+                "Publications from clients and the API that a broker accepted",
                 Samples::One(control.published.value()),
             ),
             (
@@ -177,7 +177,7 @@ impl Totals {
             ),
             (
                 "publish_failures",
-                "Failed publications of clients and the API",
+                "Failed publications from clients and the API",
                 Samples::One(control.publish_failures.value()),
             ),
             (

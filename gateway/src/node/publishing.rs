@@ -1,4 +1,4 @@
-//! Publications of clients and of the API.
+//! Publications from clients and from the API.
 //!
 //! Owns the checks of a publication, and ensures that an idempotency key publishes only once. Must never assign a
 //! position.

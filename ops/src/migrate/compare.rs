@@ -49,7 +49,7 @@ enum DumpComparison {
 }
 
 impl Endpoints {
-    /// Reads the DUMPs at the end of the routes.
+    /// Reads the DUMPs of the routes' targets.
     pub(super) async fn target_dumps(&mut self, routes: &[&MigrationRoute]) -> Result<Vec<DumpReply>, Error> {
         let mut found = vec![DumpReply::Missing; routes.len()];
         for (place, target) in self.targets.iter_mut().enumerate() {

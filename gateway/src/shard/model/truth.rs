@@ -125,7 +125,7 @@ impl DeliveryRecord {
         self.skipped = self.skipped.max(number);
     }
 
-    /// A publication was delivered in a channel whose publications may be conflated.
+    /// A publication was delivered on a channel whose publications may be conflated.
     pub(super) fn deliver_latest(&mut self, number: u64, slow: Slow) -> CheckResult {
         if self.position_unknown {
             return self.deliver(number);
