@@ -77,13 +77,17 @@ impl Socket {
         let command = json!({ "id": self.last_id, method: body });
         self.raw.text(&command.to_string()).await;
         let mut pushes = VecDeque::new();
-        let reply = loop {
-            let item = self.next().await;
-            if item["id"] == self.last_id || item["close"].is_u64() {
-                break item;
+        let id = self.last_id;
+        let reply = within_timeout("a reply", async {
+            loop {
+                let item = self.next().await;
+                if item["id"] == id || item["close"].is_u64() {
+                    return item;
+                }
+                pushes.push_back(item);
             }
-            pushes.push_back(item);
-        };
+        })
+        .await;
         pushes.append(&mut self.received);
         self.received = pushes;
         reply
@@ -91,29 +95,36 @@ impl Socket {
 
     /// The next push, or `{"close":CODE,"reason":TEXT}`.
     pub(crate) async fn push(&mut self) -> Value {
-        loop {
-            let item = self.next().await;
-            match item.get("push") {
-                Some(push) => return push.clone(),
-                None if item["close"].is_u64() => return item,
-                None => {}
+        // Over all frames, since pings never end.
+        within_timeout("a push", async {
+            loop {
+                let item = self.next().await;
+                match item.get("push") {
+                    Some(push) => return push.clone(),
+                    None if item["close"].is_u64() => return item,
+                    None => {}
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The close code, after all pushes.
     pub(crate) async fn close(&mut self) -> (u64, String) {
-        loop {
-            let item = self.next().await;
-            if let Some(code) = item["close"].as_u64() {
-                return (code, item["reason"].as_str().unwrap().to_owned());
+        within_timeout("a close", async {
+            loop {
+                let item = self.next().await;
+                if let Some(code) = item["close"].as_u64() {
+                    return (code, item["reason"].as_str().unwrap().to_owned());
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn next(&mut self) -> Value {
         while self.received.is_empty() {
-            let frame = within_timeout("a frame", self.raw.frame()).await.unwrap();
+            let frame = self.raw.frame().await.unwrap();
             if frame.first == CLOSE {
                 let (code, reason) = frame.payload.split_at(2);
                 let code = u16::from_be_bytes(code.try_into().unwrap());
