@@ -171,7 +171,7 @@ impl<'v> JavaReader<'v> {
         self.arena.add(item)
     }
 
-    /// An array: of objects, or of a primitive type, which is passed over.
+    /// An array of objects; an array of a primitive type is skipped.
     fn array_object(&mut self, depth: usize) -> Result<ItemId, SessionError> {
         let class = self.class(depth + 1)?.ok_or(MALFORMED)?;
         let id = self.shared(Item::Opaque)?;

@@ -10,7 +10,7 @@ use crate::login::SessionLogin;
 use crate::login::identities::SessionReadResult;
 use crate::store::{KeyStore, StoreError};
 
-/// How often a session that changes while it is read is read again.
+/// Maximum number of times that a read is repeated because the session changed meanwhile.
 const READ_ATTEMPTS_MAX: usize = 3;
 
 impl Authenticator {
