@@ -10,7 +10,7 @@ use crate::login::SessionLogin;
 use crate::login::identities::SessionReadResult;
 use crate::store::{KeyStore, StoreError};
 
-/// Maximum number of times that a read is repeated because the session changed meanwhile.
+/// Maximum number of read attempts for a session that changes while it is read.
 const READ_ATTEMPTS_MAX: usize = 3;
 
 impl Authenticator {
