@@ -226,6 +226,7 @@ impl Config {
         let hooks = read_section(&mut top, "hooks", |section| {
             let hooks = HooksConfig::read(section);
             hooks.apply(&mut namespaces, section);
+            hooks.check_login(&logins.methods, section);
             hooks
         });
         let (login_redis, unused_redis): (Vec<_>, Vec<_>) = take_unused(&mut redis, &namespaces)

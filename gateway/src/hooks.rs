@@ -90,6 +90,7 @@ impl Hooks {
     pub async fn ask(&self, request: HookRequest) -> HookOutcome {
         let HookRequest { client, question } = request;
         match question {
+            HookQuestion::Connect { token } => HookOutcome::Login(self.client.connect(&client, &token).await),
             HookQuestion::Subscribe(channels) => {
                 HookOutcome::Channels(self.may_subscribe(&client, channels).await)
             }

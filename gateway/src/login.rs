@@ -8,6 +8,7 @@
 //! - [`Credentials`], [`LoginOutcome`]: credentials that a connected client sends, and the result.
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
 //! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them; [`TokenMethod`]: tokens and their list of denied ones.
+//! - `hook_login`: login by a hook of the application.
 //! - [`Revocations`]: logins that are no longer valid, on all nodes.
 //! - [`DeniedTokens`]: tokens that an application denies by keys in a store.
 //! - [`FileBacked`]: a value from files with secrets or keys, reloaded when one of them changes.
@@ -16,13 +17,14 @@ mod authenticator;
 mod client_limits;
 mod denied_tokens;
 mod file_backed;
+mod hook_login;
 mod identities;
 mod request;
 mod revocations;
 mod sessions;
 mod tokens;
 
-pub use authenticator::{AuthMethod, Authenticator, TokenMethod};
+pub use authenticator::{AuthMethod, Authenticator};
 pub use client_limits::{ClientLimitSettings, ClientLimits};
 pub use denied_tokens::{DeniedKeys, DeniedTokens};
 pub use file_backed::FileBacked;
@@ -30,4 +32,4 @@ pub use identities::{Identities, SessionEvents};
 pub use request::{Credentials, LoginOutcome};
 pub use revocations::{RevocationError, RevocationSettings, Revocations};
 pub use sessions::SessionLogin;
-pub use tokens::TokenLogin;
+pub use tokens::{TokenLogin, TokenMethod};

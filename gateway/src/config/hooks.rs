@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, header};
 
-use super::NamespaceConfig;
 use super::reader::setting::settings;
 use super::reader::toml_writer::TomlWriter;
 use super::reader::{Section, keyword};
 use super::secret_source::{SecretKeys, SecretSource};
+use super::{LoginMethod, NamespaceConfig};
 use crate::auth::access::{Grant, Operation};
 use crate::auth::{ForwardedFields, MacKeys, cookie};
 use crate::hooks::{HookEvent, HookLimits, HookUrls};
@@ -128,6 +128,22 @@ impl HooksConfig {
                     section.error(&section.location(), what);
                 }
             }
+        }
+    }
+
+    /// Reports a login by a hook without its URL, and a URL without such a login.
+    pub(super) fn check_login(&self, logins: &[LoginMethod], section: &Section<'_>) {
+        let (key, url) = (HookEvent::Connect.as_str(), self.urls.of(HookEvent::Connect));
+        match (logins.iter().any(|login| matches!(login, LoginMethod::Hook)), url) {
+            (true, None) if !section.has(key) => {
+                let what = "missing `connect`, the URL of the hook: a [[login]] has kind = \"hook\"";
+                section.error(&section.location(), what);
+            }
+            (false, Some(_)) => {
+                let what = "has no effect: no [[login]] has kind = \"hook\"";
+                section.error(&section.location_of_key(key), what);
+            }
+            _ => {}
         }
     }
 

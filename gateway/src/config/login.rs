@@ -35,6 +35,8 @@ pub enum LoginMethod {
     Session(SessionLoginConfig),
     /// By a JSON Web Token.
     Jwt(JwtLoginConfig),
+    /// By a hook of the application.
+    Hook,
     /// Clients without a login are admitted.
     Anonymous,
 }
@@ -66,6 +68,7 @@ impl LoginMethod {
         match self {
             Self::Session(login) => LoginKind::Session(login.settings.kind),
             Self::Jwt(_) => LoginKind::Jwt,
+            Self::Hook => LoginKind::Hook,
             Self::Anonymous => LoginKind::Anonymous,
         }
         .as_str()
@@ -76,7 +79,7 @@ impl LoginMethod {
         match self {
             Self::Session(login) => Some(&login.redis),
             Self::Jwt(login) => login.denied.as_ref().map(|denied| denied.redis.as_str()),
-            Self::Anonymous => None,
+            Self::Hook | Self::Anonymous => None,
         }
     }
 
@@ -86,7 +89,7 @@ impl LoginMethod {
         match self {
             Self::Session(login) => login.show(out),
             Self::Jwt(login) => login.show(out),
-            Self::Anonymous => {}
+            Self::Hook | Self::Anonymous => {}
         }
     }
 }
@@ -103,6 +106,10 @@ pub(super) fn read_all(top: &mut Section<'_>, instances: &[RedisInstance]) -> Lo
         let (method, fields) = read(section, instances);
         logins.placeholders.extend(fields.into_iter().map(|field| field.name));
         let is_anonymous = |method: &LoginMethod| matches!(method, LoginMethod::Anonymous);
+        let is_hook = |method: &LoginMethod| matches!(method, LoginMethod::Hook);
+        if method.as_ref().is_some_and(is_hook) && logins.methods.iter().any(is_hook) {
+            top.error(&location, "duplicate \"hook\": remove one of them");
+        }
         if method.as_ref().is_some_and(is_anonymous) && logins.methods.iter().any(is_anonymous) {
             top.error(&location, "duplicate \"anonymous\": remove one of them");
         }
@@ -124,6 +131,7 @@ fn read<'d>(mut section: Section<'d>, instances: &[RedisInstance]) -> (Option<Lo
             LoginMethod::Session(SessionLoginConfig::read(&mut section, kind, &fields, instances))
         }
         LoginKind::Jwt => LoginMethod::Jwt(JwtLoginConfig::read(&mut section, &fields, instances)),
+        LoginKind::Hook => LoginMethod::Hook,
         LoginKind::Anonymous => LoginMethod::Anonymous,
     });
     section.finish();

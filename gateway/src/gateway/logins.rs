@@ -64,7 +64,8 @@ pub(super) fn start(
                     denied,
                 }));
             }
-            LoginMethod::Anonymous => {}
+            // The authenticator asks the hook after all other methods.
+            LoginMethod::Hook | LoginMethod::Anonymous => {}
         }
     }
     let lets_in_guests =

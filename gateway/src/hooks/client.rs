@@ -14,9 +14,10 @@ use super::error::HookError;
 use super::lock;
 use super::metrics::HookMetrics;
 use super::pool::Pool;
-use super::protocol::{self, Answer, ChannelsAnswer, Envelope, PayloadAnswer};
+use super::protocol::{self, Answer, ChannelsAnswer, Envelope, LoginAnswer, PayloadAnswer};
 use super::question::{ChannelQuestion, HookReply, HookedClient};
 use super::settings::{HookEvent, HookSettings};
+use crate::auth::identity::LoginResult;
 use crate::auth::{LogRateLimit, unix_now};
 use crate::http_client::HttpUrl;
 
@@ -56,6 +57,12 @@ impl HookClient {
 
     pub(super) fn metrics(&self) -> &HookMetrics {
         &self.metrics
+    }
+
+    /// Who a client is.
+    pub(super) async fn connect(&self, client: &HookedClient, token: &str) -> HookReply<LoginResult> {
+        let body = protocol::connect_body(client, token);
+        self.call::<LoginAnswer>(HookEvent::Connect, client, body).await
     }
 
     /// The reply for each channel, in order.

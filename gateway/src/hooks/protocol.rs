@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 
 use super::is_json;
 use super::question::{ChannelQuestion, HookDisconnect, HookFailure, HookReply, HookedClient};
+use crate::auth::UnixSeconds;
+use crate::auth::identity::{LoginResult, TokenChannels};
 
 /// Maximum size of the text of an error.
 const MESSAGE_BYTES_MAX: usize = 256;
@@ -27,6 +29,13 @@ struct ClientPart<'a> {
     protocol: &'a str,
     encoding: &'a str,
     user: &'a str,
+}
+
+#[derive(Serialize)]
+struct ConnectBody<'a> {
+    transport: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    token: &'a str,
 }
 
 #[derive(Serialize)]
@@ -85,6 +94,11 @@ impl<'a> ClientPart<'a> {
         let user = client.identity.user();
         Self { client: &client.id, transport: client.transport, protocol, encoding, user }
     }
+}
+
+/// The body of the question who a client is.
+pub(super) fn connect_body(client: &HookedClient, token: &str) -> String {
+    to_json(&ConnectBody { transport: client.transport, token })
 }
 
 /// The body of a question about channels.
@@ -190,6 +204,42 @@ impl Answer for ChannelsAnswer {
     }
 }
 
+/// A login.
+#[derive(Debug)]
+pub(super) enum LoginAnswer {}
+
+#[derive(Deserialize)]
+pub(super) struct LoginPart {
+    #[serde(default)]
+    user: String,
+    expire_at: Option<UnixSeconds>,
+    info: Option<Box<RawValue>>,
+    #[serde(default)]
+    channels: Vec<String>,
+}
+
+impl Answer for LoginAnswer {
+    type Wire = LoginPart;
+    type Result = LoginResult;
+
+    fn check(wire: LoginPart, _is_binary: bool) -> Result<LoginResult, String> {
+        Ok(LoginResult {
+            user: wire.user,
+            // As Centrifugo: 0 means never.
+            expires_at: wire.expire_at.filter(|at| *at > 0),
+            info: wire.info.map(|info| one_line(&info)),
+            channels: TokenChannels::new(wire.channels),
+            ..LoginResult::default()
+        })
+    }
+}
+
+/// JSON without line breaks, which end a frame of the JSON encoding. Within JSON, they are white space.
+fn one_line(json: &RawValue) -> Bytes {
+    let is_break = |byte: u8| matches!(byte, b'\n' | b'\r');
+    json.get().bytes().map(|byte| if is_break(byte) { b' ' } else { byte }).collect()
+}
+
 /// A payload, or none.
 #[derive(Debug)]
 pub(super) enum PayloadAnswer {}
@@ -208,12 +258,7 @@ impl Answer for PayloadAnswer {
         let data = match (wire.data, wire.b64data) {
             (Some(_), Some(_)) => return Err("both `data` and `b64data`".to_owned()),
             (None, None) => return Ok(None),
-            (Some(data), None) => {
-                // Frames of the JSON encoding end at a line break. Within JSON, it is white space.
-                let is_break = |byte: u8| matches!(byte, b'\n' | b'\r');
-                let line = data.get().bytes().map(|byte| if is_break(byte) { b' ' } else { byte });
-                line.collect()
-            }
+            (Some(data), None) => one_line(&data),
             (None, Some(text)) => {
                 Bytes::from(STANDARD.decode(text).map_err(|error| format!("`b64data`: {error}"))?)
             }

@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
 
+use crate::auth::identity::LoginResult;
 use crate::auth::{HookAnswer, Identity};
 
 /// The client that a question is about. It contains secrets.
@@ -35,6 +36,11 @@ pub struct HookRequest {
 
 /// A question. It contains what the client sent.
 pub enum HookQuestion {
+    /// Who the client is.
+    Connect {
+        /// The token that the client sent; empty: none.
+        token: String,
+    },
     /// Whether the client may subscribe to each of these channels.
     Subscribe(Vec<ChannelQuestion>),
     /// Whether the client may publish, and with which payload.
@@ -67,6 +73,8 @@ pub struct ChannelQuestion {
 /// The answer to a question.
 #[derive(Debug)]
 pub enum HookOutcome {
+    /// To [`HookQuestion::Connect`]: the login; without a user, it is none.
+    Login(HookReply<LoginResult>),
     /// To [`HookQuestion::Subscribe`].
     Channels(ChannelAnswers),
     /// For [`HookQuestion::Publish`]: the replacement for the payload, if any.
@@ -163,6 +171,7 @@ impl fmt::Debug for HookedClient {
 impl fmt::Debug for HookQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Connect { .. } => "Connect",
             Self::Subscribe(_) => "Subscribe",
             Self::Publish { .. } => "Publish",
             Self::Rpc { .. } => "Rpc",

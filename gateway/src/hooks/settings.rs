@@ -10,6 +10,8 @@ use crate::http_client::HttpUrl;
 /// An event that a hook receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookEvent {
+    /// A client without another login connects.
+    Connect,
     /// Clients request subscriptions.
     Subscribe,
     /// A client publishes.
@@ -20,11 +22,12 @@ pub enum HookEvent {
 
 impl HookEvent {
     /// All events.
-    pub const ALL: [Self; 3] = [Self::Subscribe, Self::Publish, Self::Rpc];
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Subscribe, Self::Publish, Self::Rpc];
 
     /// The key of its URL in the configuration, and its label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Connect => "connect",
             Self::Subscribe => "subscribe",
             Self::Publish => "publish",
             Self::Rpc => "rpc",
@@ -34,7 +37,7 @@ impl HookEvent {
     /// Whether the question is idempotent, so a failed request can be repeated once.
     pub(super) const fn is_idempotent(self) -> bool {
         match self {
-            Self::Subscribe => true,
+            Self::Connect | Self::Subscribe => true,
             Self::Publish | Self::Rpc => false,
         }
     }

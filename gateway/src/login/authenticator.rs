@@ -7,9 +7,10 @@ use std::sync::Arc;
 use axum::http::Request;
 use tokio::time::Instant;
 
+use super::revocations::permit;
 use super::{
-    ClientLimits, Credentials, DeniedTokens, Identities, LoginOutcome, RevocationSettings, Revocations,
-    SessionLogin, TokenLogin,
+    ClientLimits, Credentials, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin,
+    TokenMethod, hook_login,
 };
 use crate::auth::identity::LoginResult;
 use crate::auth::jwt::TokenError;
@@ -26,17 +27,6 @@ pub enum AuthMethod {
     Session(Arc<SessionLogin>, Arc<KeyStore>),
     /// With a token.
     Token(TokenMethod),
-}
-
-/// How clients log in with a token.
-#[derive(Clone, Debug)]
-pub struct TokenMethod {
-    /// Verifies tokens.
-    pub login: Arc<TokenLogin>,
-    /// The name of a cookie that may contain the token, in addition to the other sources of tokens.
-    pub cookie: Option<Box<str>>,
-    /// The list of denied tokens.
-    pub denied: Option<DeniedTokens>,
 }
 
 /// Determines the identity of clients. The methods are tried in order.
@@ -135,27 +125,39 @@ impl Authenticator {
         client: Option<&ClientMeta>,
         token: &str,
     ) -> Option<Result<Arc<Identity>, Denial>> {
-        if !token.is_empty() || client.and_then(token::presented).is_some() {
-            return if self.verifies_tokens() { None } else { Some(Err(Denial::Token)) };
+        let has_hook = self.has_hook(HookEvent::Connect);
+        if !has_hook && !self.verifies_tokens() && presents_token(client, token) {
+            return Some(Err(Denial::Token));
         }
-        let has_cookie = client.is_some_and(|client| {
-            self.methods.iter().any(|method| method.finds_cookie(client))
-                && self.origins.trusts_cookies(client.headers())
-        });
-        if has_cookie {
-            return None;
-        }
-        Some(Ok(Arc::clone(&self.guest)))
+        let is_guest = !has_hook && !presents_token(client, token) && !self.presents_cookie(client);
+        is_guest.then(|| Ok(Arc::clone(&self.guest)))
     }
 
-    /// The identity of a client. If there is a token, cookies are ignored. A cookie without a valid login counts as
-    /// absent.
+    /// Whether a client has a cookie that may be a login.
+    fn presents_cookie(&self, client: Option<&ClientMeta>) -> bool {
+        client.is_some_and(|client| {
+            self.methods.iter().any(|method| method.finds_cookie(client))
+                && self.origins.trusts_cookies(client.headers())
+        })
+    }
+
+    /// The identity of the client of an event stream. If there is a token, cookies are ignored. A cookie without a valid
+    /// login counts as absent.
     ///
     /// # Errors
     /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::Revoked`],
-    /// [`Denial::LoginUnavailable`], [`Denial::TooManyLogins`].
+    /// [`Denial::LoginUnavailable`], [`Denial::TooManyLogins`], [`Denial::Hook`], [`Denial::HookUnavailable`].
     pub async fn authenticate(
         &self,
+        client: Option<&ClientMeta>,
+        token: &str,
+    ) -> Result<Arc<Identity>, Denial> {
+        self.authenticate_over("sse", client, token).await
+    }
+
+    async fn authenticate_over(
+        &self,
+        transport: &'static str,
         client: Option<&ClientMeta>,
         token: &str,
     ) -> Result<Arc<Identity>, Denial> {
@@ -163,15 +165,18 @@ impl Authenticator {
             return decided;
         }
         let network = client.and_then(ClientMeta::network);
-        let Some(network) = network else { return self.log_in(client, token).await };
+        let Some(network) = network else { return self.log_in(transport, client, token).await };
         if !self.limits.failed_logins.has_token(&network, Instant::now()) {
             return Err(Denial::TooManyLogins);
         }
-        let login = self.log_in(client, token).await;
+        let login = self.log_in(transport, client, token).await;
         let has_failed = match &login {
-            // A cookie that is not a login.
-            Ok(identity) => Arc::ptr_eq(identity, &self.guest),
-            Err(denial) => *denial == Denial::InvalidToken,
+            // A credential that is not a login. A client without one may have been unknown to the hook.
+            Ok(identity) => {
+                Arc::ptr_eq(identity, &self.guest)
+                    && (presents_token(client, token) || self.presents_cookie(client))
+            }
+            Err(denial) => matches!(denial, Denial::InvalidToken | Denial::Hook),
         };
         if has_failed {
             self.limits.failed_logins.take(&network, Instant::now());
@@ -179,17 +184,31 @@ impl Authenticator {
         login
     }
 
-    /// The identity of a client that presents a token or a cookie.
-    async fn log_in(&self, client: Option<&ClientMeta>, token: &str) -> Result<Arc<Identity>, Denial> {
-        if !token.is_empty() {
+    /// The identity of a client that presents a token or a cookie, or that the hook may know.
+    async fn log_in(
+        &self,
+        transport: &'static str,
+        client: Option<&ClientMeta>,
+        token: &str,
+    ) -> Result<Arc<Identity>, Denial> {
+        let presented = if token.is_empty() { client.and_then(token::presented) } else { Some(token.into()) };
+        if let Some(token) = presented.as_ref().filter(|_| self.verifies_tokens()) {
             return self.verify_token(token).await;
         }
-        let Some(client) = client else { return Ok(Arc::clone(&self.guest)) };
-        match token::presented(client) {
-            Some(token) => self.verify_token(&token).await,
-            None if self.origins.trusts_cookies(client.headers()) => self.log_in_by_cookie(client).await,
-            None => Ok(Arc::clone(&self.guest)),
+        if let Some(client) = client.filter(|_| presented.is_none())
+            && self.origins.trusts_cookies(client.headers())
+        {
+            let identity = self.log_in_by_cookie(client).await?;
+            if !Arc::ptr_eq(&identity, &self.guest) {
+                return Ok(identity);
+            }
         }
+        let hooks = self.hooks.as_ref().filter(|hooks| hooks.has(HookEvent::Connect));
+        let Some(hooks) = hooks else { return Ok(Arc::clone(&self.guest)) };
+        let (logins, guest) = ((&self.identities, &*self.revocations), &self.guest);
+        let presented = (client, presented.unwrap_or_default().into_owned());
+        let found = hook_login::log_in(hooks, logins, guest, transport, presented).await?;
+        Ok(found.unwrap_or_else(|| Arc::clone(&self.guest)))
     }
 
     /// Checks credentials that a client sends on a WebSocket.
@@ -199,7 +218,8 @@ impl Authenticator {
     pub async fn check(&self, credentials: Credentials) -> Result<LoginOutcome, Denial> {
         match credentials {
             Credentials::Connect { client, token } => {
-                self.authenticate(client.as_deref(), &token).await.map(LoginOutcome::Identity)
+                let client = client.as_deref();
+                self.authenticate_over("websocket", client, &token).await.map(LoginOutcome::Identity)
             }
             Credentials::Refresh { token, user } => {
                 let identity = self.verify_token(&token).await?;
@@ -294,7 +314,7 @@ impl Authenticator {
     /// The stores of sessions, revocations and denied tokens, each once.
     pub fn stores(&self) -> Vec<&KeyStore> {
         let mut stores: Vec<&KeyStore> = self.sessions().map(|(_, store)| store).collect();
-        stores.extend(self.tokens().filter_map(|method| method.denied.as_ref()).map(DeniedTokens::store));
+        stores.extend(self.tokens().filter_map(|method| method.denied.as_ref()).map(|denied| denied.store()));
         stores.extend(self.revocations.store());
         stores.sort_by_key(|store| store.name());
         stores.dedup_by_key(|store| store.name());
@@ -322,13 +342,9 @@ impl Authenticator {
     }
 }
 
-/// Permits a login that is known not to be revoked.
-fn permit(is_revoked: Option<bool>) -> Result<(), Denial> {
-    match is_revoked {
-        Some(false) => Ok(()),
-        Some(true) => Err(Denial::Revoked),
-        None => Err(Denial::LoginUnavailable),
-    }
+/// Whether a client sent a token, with its request or with its connect command.
+fn presents_token(client: Option<&ClientMeta>, token: &str) -> bool {
+    !token.is_empty() || client.and_then(token::presented).is_some()
 }
 
 /// Combines the denials of several methods. A denial that a retry or another token can resolve takes precedence.

@@ -17,7 +17,7 @@ use super::Identities;
 use crate::auth::revocation::{
     ClientCommand, MergeResult, Record, RevocationTable, RevokedLogin, command_field,
 };
-use crate::auth::{Identity, UnixSeconds, unix_milliseconds, unix_now};
+use crate::auth::{Denial, Identity, UnixSeconds, unix_milliseconds, unix_now};
 use crate::drain::Drain;
 use crate::random;
 use crate::store::{KeyEvents, KeyStore, KeyType, KeyValue, StoreError, TrackingMode, WatchGuard};
@@ -305,6 +305,15 @@ impl KeyEvents for Revocations {
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revocations").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Permits a login that is known not to be revoked.
+pub(super) fn permit(is_revoked: Option<bool>) -> Result<(), Denial> {
+    match is_revoked {
+        Some(false) => Ok(()),
+        Some(true) => Err(Denial::Revoked),
+        None => Err(Denial::LoginUnavailable),
     }
 }
 

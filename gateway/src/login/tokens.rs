@@ -2,12 +2,23 @@
 
 use std::sync::Arc;
 
-use super::FileBacked;
+use super::{DeniedTokens, FileBacked};
 use crate::auth::UnixSeconds;
 use crate::auth::identity::{LoginResult, LoginSource, TokenChannels};
 use crate::auth::jwks::JwksVerifier;
 use crate::auth::jwt::{ConnectionClaims, JwtVerifier, SubscriptionClaims, TokenError};
 use crate::drain::Drain;
+
+/// How clients log in with a token.
+#[derive(Clone, Debug)]
+pub struct TokenMethod {
+    /// Verifies tokens.
+    pub login: Arc<TokenLogin>,
+    /// The name of a cookie that may contain the token, besides the other places of tokens.
+    pub cookie: Option<Box<str>>,
+    /// The list of denied tokens.
+    pub denied: Option<DeniedTokens>,
+}
 
 /// A login method with tokens.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Hooks: the backend of the application decides what clients may do, and answers their calls.
 
+mod connect;
 mod failures;
 mod publish;
 mod rpc;

@@ -10,6 +10,8 @@ use crate::config::reader::setting::quote;
 const ANONYMOUS: &str = "anonymous";
 /// The kind of tokens.
 const JWT: &str = "jwt";
+/// The kind of logins by a hook.
+const HOOK: &str = "hook";
 /// A kind that this version does not support.
 const TICKET: &str = "ticket";
 
@@ -20,6 +22,8 @@ pub(super) enum LoginKind {
     Session(SessionKind),
     /// JSON Web Tokens.
     Jwt,
+    /// A hook of the application.
+    Hook,
     /// No login.
     Anonymous,
 }
@@ -48,7 +52,7 @@ pub(in crate::config) const KEYS: [&str; 18] = [
 
 impl LoginKind {
     fn all() -> impl Iterator<Item = Self> {
-        SessionKind::ALL.into_iter().map(Self::Session).chain([Self::Jwt, Self::Anonymous])
+        SessionKind::ALL.into_iter().map(Self::Session).chain([Self::Jwt, Self::Hook, Self::Anonymous])
     }
 
     /// The value in the file.
@@ -56,6 +60,7 @@ impl LoginKind {
         match self {
             Self::Session(kind) => kind.name(),
             Self::Jwt => JWT,
+            Self::Hook => HOOK,
             Self::Anonymous => ANONYMOUS,
         }
     }

@@ -8,12 +8,12 @@ const WRONG: &[(&str, &str)] = &[
     (
         "cookie = \"c\"",
         "3: login: missing `kind`; use one of \"express\", \"fastify\", \"plain\", \"django\", \"better-auth\", \"laravel\", \
-         \"spring\", \"exists\", \"jwt\", \"anonymous\"",
+         \"spring\", \"exists\", \"jwt\", \"hook\", \"anonymous\"",
     ),
     (
         "kind = \"ticket\"",
         "4: login.kind: \"ticket\" is not available in this version; use one of \"express\", \"fastify\", \"plain\", \
-         \"django\", \"better-auth\", \"laravel\", \"spring\", \"exists\", \"jwt\", \"anonymous\"",
+         \"django\", \"better-auth\", \"laravel\", \"spring\", \"exists\", \"jwt\", \"hook\", \"anonymous\"",
     ),
     ("kind = \"django\"\ncooky = \"c\"", "5: login.cooky: unknown key; did you mean `cookie`?"),
     // Keys that do not apply

@@ -75,6 +75,24 @@ fn rejects_invalid_hooks() {
 }
 
 #[test]
+fn a_login_by_the_hook_requires_its_url_and_reverse() {
+    let login = "[[login]]\nkind = \"hook\"\n";
+    let config = load(&format!("{login}[hooks]\nconnect = \"https://b/\"")).unwrap();
+    assert!(config.hooks.urls.of(HookEvent::Connect).is_some() && load(&config.to_toml()).is_ok());
+    let error = load(login).unwrap_err();
+    assert!(
+        error.contains("missing `connect`, the URL of the hook: a [[login]] has kind = \"hook\""),
+        "{error}"
+    );
+    let error = load("[hooks]\nconnect = \"https://b/\"").unwrap_err();
+    assert!(error.contains("2: hooks.connect: has no effect: no [[login]] has kind = \"hook\""), "{error}");
+    let error = load(&format!("{login}{login}[hooks]\nconnect = \"https://b/\"")).unwrap_err();
+    assert!(error.contains("duplicate \"hook\""), "{error}");
+    let error = load(&format!("{login}cookie = \"sid\"\n[hooks]\nconnect = \"https://b/\"")).unwrap_err();
+    assert!(error.contains("does not apply to kind = \"hook\""), "{error}");
+}
+
+#[test]
 fn a_namespace_with_a_hook_requires_its_url() {
     let error = load(HOOKED).unwrap_err();
     assert!(
