@@ -6,9 +6,9 @@ use super::{Config, NamespaceConfig, RedisInstance, RedisUrl, Servers, Source};
 use earshot_ops::check::redis::{CheckPlan, CheckedServer, PlannedChannel, PlannedLog};
 
 impl Config {
-    /// Every server that namespaces use.
+    /// Every server that namespaces or logins use.
     pub fn servers(&self) -> Vec<CheckedServer> {
-        self.redis.iter().flat_map(|redis| self.servers_of(redis)).collect()
+        self.connected_redis().flat_map(|redis| self.servers_of(redis)).collect()
     }
 
     /// The servers of an instance: the one for commands and the one for pub/sub, which may be the same, or all servers of
@@ -44,7 +44,12 @@ impl Config {
             logs: Vec::new(),
             publication_bytes: self.limits.publication_bytes,
             ping_interval: redis.times.ping_interval,
-            probe_prefix: redis.times.probe_interval.map(|_| redis.probe_prefix.clone()),
+            // No probe is published where only sessions are read.
+            probe_prefix: redis
+                .times
+                .probe_interval
+                .filter(|_| self.redis.iter().any(|used| used.name == redis.name))
+                .map(|_| redis.probe_prefix.clone()),
             cluster: matches!(redis.servers, Servers::Cluster(_)),
             assumed: false,
         };

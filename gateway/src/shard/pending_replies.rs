@@ -134,6 +134,11 @@ impl PendingReplies {
         }
     }
 
+    /// The number of commands that wait for the check of credentials.
+    pub(super) fn login_checks(&self) -> usize {
+        self.iter().filter(|slot| matches!(slot, PendingReply::AwaitingLogin { .. })).count()
+    }
+
     /// The number of `rpc` commands that wait for their response.
     pub(super) fn rpc_calls(&self) -> usize {
         let is_rpc = |slot: &&PendingReply| {

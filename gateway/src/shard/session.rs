@@ -133,9 +133,18 @@ impl Session {
         let rpc_calls = if is_rpc { self.pending.rpc_calls() } else { 0 };
         let client = self.command_client(rpc_calls);
         let mut action = commands::execute(command, resolved, &client, context);
-        if let SessionAction::LogIn { credentials: Credentials::Connect { client, .. }, .. } = &mut action {
+        match &mut action {
             // A client may try again with another token.
-            client.clone_from(&self.client_meta);
+            SessionAction::LogIn { credentials: Credentials::Connect { client, .. }, .. } => {
+                client.clone_from(&self.client_meta);
+            }
+            // One client must not take all requests of the shard to the node: it has as many as it can subscribe at once.
+            SessionAction::LogIn { id, .. }
+                if self.pending.login_checks() >= context.limits.channels_per_connection =>
+            {
+                return error(*id, ErrorCode::TooManyRequests);
+            }
+            _ => {}
         }
         commands::add_waiting(&mut action, self.pending.subscribes(), &self.identity, context);
         action

@@ -156,6 +156,17 @@ async fn ten_thousand_guesses_cost_redis_as_many_reads_as_permitted() {
 }
 
 #[tokio::test]
+async fn one_client_has_a_limited_number_of_pending_token_checks() {
+    let gateway = start("channels_per_connection = 16").await;
+    let mut client = connect(&gateway, &token("42")).await;
+    // One frame: all commands are read before the first check has ended.
+    let subscribe = (0..60).map(|number| json!({ "channel": format!("other:{number}"), "token": "a.b.c" }));
+    let replies = client.requests("subscribe", subscribe).await;
+    let rejected = replies.iter().filter(|reply| reply["error"]["code"] == 111).count();
+    assert_eq!(rejected, 44, "{replies:?}");
+}
+
+#[tokio::test]
 async fn publications_of_a_client_and_of_a_user_are_limited() {
     let gateway = start("publishes_per_second = 5\npublishes_per_second_per_user = 8").await;
     let mut first = connect(&gateway, &token("42")).await;

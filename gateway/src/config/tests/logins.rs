@@ -156,6 +156,15 @@ fn an_instance_of_a_login_only_is_separate() {
     let names = |list: &[RedisInstance]| list.iter().map(|redis| redis.name.clone()).collect::<Vec<_>>();
     let config = load(&format!("{redis}{login}{NAMESPACE}redis = \"a\"\n")).unwrap();
     assert_eq!((names(&config.redis), names(&config.login_redis)), (texts(&["a"]), texts(&["b"])));
+    // `earshot check` checks both, and publishes no probe where only sessions are read.
+    let probed = |name: &str| {
+        config
+            .servers()
+            .into_iter()
+            .find(|server| server.name == name)
+            .map(|server| server.plan.probe_prefix.is_some())
+    };
+    assert_eq!((probed("a"), probed("b")), (Some(true), Some(false)));
     assert_eq!(names(&config.unused_redis), ["c"]);
     let unused = "redis `c` is unused: no namespace and no login uses it";
     let unrevocable = "the API cannot revoke a login: no Redis instance is chosen: name one in [revocation]";
