@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use earshot_protocol::ChannelName;
+use earshot_protocol::{ChannelName, ErrorCode};
 
 use crate::auth::identity::LoginResult;
 use crate::auth::{HookAnswer, Identity};
@@ -121,6 +121,12 @@ pub struct HookDisconnect {
 /// The answers for several channels.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelAnswers(Vec<(ChannelName, HookReply<()>)>);
+
+impl From<ErrorCode> for HookFailure {
+    fn from(code: ErrorCode) -> Self {
+        Self { code: code.code(), message: code.message().to_owned(), is_temporary: code.is_temporary() }
+    }
+}
 
 impl<T> HookReply<T> {
     /// The answer as an input for the permission check.

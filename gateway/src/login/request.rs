@@ -6,7 +6,7 @@ use std::sync::Arc;
 use earshot_protocol::ChannelName;
 
 use crate::auth::{ClientMeta, Identity, UnixSeconds};
-use crate::hooks::{HookOutcome, HookRequest};
+use crate::hooks::{HookOutcome, HookQuestion, HookRequest};
 
 /// Credentials that a client sends on a WebSocket. Contains secrets.
 pub enum Credentials {
@@ -51,6 +51,18 @@ pub enum LoginOutcome {
     },
     /// The answer of a hook.
     Hook(HookOutcome),
+}
+
+impl Credentials {
+    /// The user of the client, if they ask the publish hook.
+    pub fn publishing_user(&self) -> Option<&str> {
+        match self {
+            Self::Hook(request) if matches!(request.question, HookQuestion::Publish { .. }) => {
+                Some(request.client.identity.user())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -72,6 +72,8 @@ pub enum NodeRequest {
         data: Bytes,
         /// The publishing client, as subscribers see it.
         info: ClientInfo,
+        /// The hook was asked, and the limit of publications was applied then.
+        asked_hook: bool,
         /// Identifies the response.
         request_id: RequestId,
     },

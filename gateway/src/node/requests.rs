@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use earshot_protocol::ErrorCode;
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
@@ -18,6 +19,8 @@ use crate::auth::Denial;
 use crate::broker::log::AppendOptions;
 use crate::broker::{Attributes, BrokerError};
 use crate::drain::Drain;
+use crate::hooks::{HookOutcome, HookReply};
+use crate::login::LoginOutcome;
 
 /// The end of the shard.
 #[derive(Debug)]
@@ -110,17 +113,27 @@ fn execute(node: &Arc<Node>, shard: ShardId, request: NodeRequest) -> BoxFuture<
             node.attach(shard, channel, network).map(|()| None).boxed()
         }
         NodeRequest::Detach { .. } => std::future::ready(None).boxed(),
+        // Also before the hook is asked: publications that it denies cost the backend as much.
+        NodeRequest::LogIn { ref credentials, request_id }
+            if credentials.publishing_user().is_some_and(|user| {
+                !node.authenticator().limits().permit_publish((shard, request_id.connection), user)
+            }) =>
+        {
+            let reply = HookReply::Failed(ErrorCode::TooManyRequests.into());
+            let outcome = Ok(LoginOutcome::Hook(HookOutcome::Publish(reply)));
+            std::future::ready(Some(NodeResponse::LoggedIn(request_id, outcome))).boxed()
+        }
         NodeRequest::LogIn { credentials, request_id } => {
             let result = node.rules.authenticator.check(credentials);
             result.map(move |result| Some(NodeResponse::LoggedIn(request_id, result))).boxed()
         }
-        NodeRequest::Publish { info, request_id, .. }
+        NodeRequest::Publish { ref info, request_id, asked_hook: false, .. }
             if !node.authenticator().limits().permit_publish((shard, request_id.connection), &info.user) =>
         {
             let rejected = Err(PublishError::TooMany);
             std::future::ready(Some(NodeResponse::Published(request_id, rejected))).boxed()
         }
-        NodeRequest::Publish { channel, data, info, request_id } => {
+        NodeRequest::Publish { channel, data, info, request_id, .. } => {
             let attributes = Attributes::new(Vec::new(), Some(info));
             let published = node.publish(&channel, data, AppendOptions { attributes, idempotency_key: None });
             published.map(move |result| Some(NodeResponse::Published(request_id, result))).boxed()

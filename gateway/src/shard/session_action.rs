@@ -51,7 +51,7 @@ pub(super) enum SessionAction {
     /// Remove a subscription.
     Unsubscribe { id: u32, channel: ChannelName },
     /// Publish.
-    Publish { id: u32, channel: ResolvedChannel, data: Bytes, info: ClientInfo },
+    Publish { id: u32, channel: ResolvedChannel, data: Bytes, info: ClientInfo, asked_hook: bool },
     /// Read a page of history.
     ReadHistory { id: u32, channel: ResolvedChannel, query: HistoryQuery },
     /// Reply to the connect command: its subscriptions are ready.

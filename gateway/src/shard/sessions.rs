@@ -138,9 +138,10 @@ impl SessionDriver<'_> {
                 }
                 self.reply(id, ReplyBody::Unsubscribe, in_place);
             }
-            SessionAction::Publish { id, channel, data, info } => {
+            SessionAction::Publish { id, channel, data, info, asked_hook } => {
                 let awaited = AwaitedReply::Publish(data.len());
-                let request = |request_id| NodeRequest::Publish { channel, data, info, request_id };
+                let request =
+                    |request_id| NodeRequest::Publish { channel, data, info, asked_hook, request_id };
                 self.request_node(id, awaited, request, in_place);
             }
             SessionAction::ReadHistory { id, channel, query } => {

@@ -20,7 +20,7 @@ pub(super) fn publish(
 ) -> Result<SessionAction, CommandError> {
     let is_subscribed = |name: &ChannelName| context.is_subscribed(name);
     match check(&request, resolved, client.identity, is_subscribed, None, context) {
-        Ok(channel) => Ok(publish_to(id, channel, request.data, client)),
+        Ok(channel) => Ok(publish_to(id, channel, request.data, client, false)),
         Err(error) if error.awaits_hook() => hooks::ask_publish(id, request, client),
         Err(error) => Err(error),
     }
@@ -42,7 +42,7 @@ pub(super) fn finish(
     let request = PublishRequest { data, ..request };
     let is_subscribed = |name: &ChannelName| context.is_subscribed(name);
     match check(&request, None, client.identity, is_subscribed, answer, context) {
-        Ok(channel) => publish_to(id, channel, request.data, client),
+        Ok(channel) => publish_to(id, channel, request.data, client, true),
         Err(error) => hooks::explained(id, error, reply),
     }
 }
@@ -56,14 +56,20 @@ pub(super) fn check_deferred(
     check(request, None, identity, |_| true, Some(HookAnswer::Allowed), context)
 }
 
-fn publish_to(id: u32, channel: ResolvedChannel, data: Bytes, client: &CommandClient<'_>) -> SessionAction {
+fn publish_to(
+    id: u32,
+    channel: ResolvedChannel,
+    data: Bytes,
+    client: &CommandClient<'_>,
+    asked_hook: bool,
+) -> SessionAction {
     let info = ClientInfo {
         user: client.identity.user().to_owned(),
         client: client.id.to_string(),
         conn_info: client.identity.info().cloned(),
         ..ClientInfo::default()
     };
-    SessionAction::Publish { id, channel, data, info }
+    SessionAction::Publish { id, channel, data, info, asked_hook }
 }
 
 /// The channel to publish to, if the client may.

@@ -96,3 +96,18 @@ async fn publications_of_a_client_keep_their_order() {
         assert_eq!(stream.data("message").await, format!(r#"{{"text":"{n}"}}"#));
     }
 }
+
+#[tokio::test]
+async fn the_limit_of_publications_applies_before_the_hook() {
+    let server = HookServer::start(answer).await;
+    let gateway = start(&server, "[limits]\npublishes_per_second = 1").await;
+    let mut socket = Socket::user(&gateway, "42").await;
+    // Counted once, although the gateway asks the hook first.
+    assert!(socket.request(&publish(2, "hello")).await["publish"].is_object());
+    let mut codes = Vec::new();
+    for id in 3..23 {
+        codes.push(socket.request(&publish(id, "spam")).await["error"]["code"].clone());
+    }
+    assert!(codes.contains(&json!(111)), "{codes:?}");
+    assert!(server.calls().len() < 21);
+}
