@@ -152,7 +152,7 @@ impl KeyStore {
         let value = self.call_for_value(StoreRequest::Take { key: Bytes::copy_from_slice(key) }).await?;
         Ok(value.and_then(|value| match value {
             KeyValue::Bytes(bytes) => Some(bytes),
-            KeyValue::Hash(_) | KeyValue::Present => None,
+            KeyValue::Hash(_) | KeyValue::Present | KeyValue::OtherType => None,
         }))
     }
 

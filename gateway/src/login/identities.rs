@@ -213,8 +213,7 @@ impl KeyEvents for SessionEvents {
             if !key.starts_with(method.key_prefix().as_bytes()) {
                 continue;
             }
-            if value == Some(&KeyValue::Present) {
-                // The key exists again, and its value is not read.
+            if value.is_some_and(|value| !method.depends_on(value)) {
                 continue;
             }
             let login = value.and_then(|value| method.read_value(value));

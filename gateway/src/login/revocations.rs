@@ -287,7 +287,8 @@ impl Revocations {
 
 impl KeyEvents for Revocations {
     fn on_change(&self, key: &[u8], value: Option<&KeyValue>) {
-        if key != self.key().as_bytes() {
+        // A key of another type contains no revocations, and does not count as read.
+        if key != self.key().as_bytes() || value == Some(&KeyValue::OtherType) {
             return;
         }
         // Commands that were stored before this node started concern earlier connections.

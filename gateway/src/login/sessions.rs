@@ -99,8 +99,14 @@ impl SessionLogin {
                     fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
                 self.parse(&SessionValue::Hash(&fields))
             }
-            KeyValue::Present => None,
+            KeyValue::Present | KeyValue::OtherType => None,
         }
+    }
+
+    /// Whether this value decides who is logged in: a method that cannot read values depends only on the key's existence,
+    /// and for the others a key that exists with an unknown value is no change.
+    pub(super) fn depends_on(&self, value: &KeyValue) -> bool {
+        self.format.read() != ReadKind::Exists && *value != KeyValue::Present
     }
 
     fn key_type(&self) -> KeyType {
@@ -130,6 +136,6 @@ impl SessionLogin {
 fn as_bytes(value: &KeyValue) -> Option<&[u8]> {
     match value {
         KeyValue::Bytes(bytes) => Some(bytes),
-        KeyValue::Hash(_) | KeyValue::Present => None,
+        KeyValue::Hash(_) | KeyValue::Present | KeyValue::OtherType => None,
     }
 }

@@ -80,7 +80,7 @@ impl Batch {
             let answer = match (&queued.request, queued.request.watch()) {
                 (StoreRequest::Read { kind, .. }, Some(id)) => {
                     let read = note(next_watched_read(*kind, &mut replies), &mut failures);
-                    watches.on_caller_read(id, read.as_ref(), role);
+                    watches.on_caller_read((id, *kind), read.as_ref(), role);
                     read.map(|read| StoreReply::Value(read.value))
                 }
                 (request, _) => note(request.parse(replies.next().unwrap_or_default()), &mut failures),

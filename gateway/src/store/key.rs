@@ -26,6 +26,8 @@ pub enum KeyValue {
     Hash(Vec<(Bytes, Bytes)>),
     /// The key exists.
     Present,
+    /// The key exists, but has another type than the one it is read by.
+    OtherType,
 }
 
 /// Values are session data: only their size is shown.
@@ -35,6 +37,7 @@ impl std::fmt::Debug for KeyValue {
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
             Self::Hash(fields) => write!(f, "Hash({} fields)", fields.len()),
             Self::Present => f.write_str("Present"),
+            Self::OtherType => f.write_str("OtherType"),
         }
     }
 }
@@ -48,7 +51,7 @@ impl KeyValue {
             Self::Hash(fields) => {
                 fields.iter().map(|field| hasher.hash_one(field)).fold(0, u64::wrapping_add)
             }
-            Self::Present => hasher.hash_one(1u8),
+            Self::Present | Self::OtherType => hasher.hash_one(1u8),
         }
     }
 }

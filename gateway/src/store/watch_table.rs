@@ -18,6 +18,7 @@ use slab::Slab;
 
 use super::key::KeyType;
 
+mod callers;
 mod entry;
 mod full_reread;
 mod read;
@@ -25,8 +26,10 @@ mod read;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod type_tests;
 
-use entry::{Entry, MISSING, NEVER, Tick, UNKNOWN, tick_after, tick_at, time_of};
+use entry::{Entry, MISSING, NEVER, OTHER_TYPE, Tick, UNKNOWN, tick_after, tick_at, time_of};
 use full_reread::FullReread;
 pub(super) use read::{FirstRead, ReadOutcome, Reread, WatchId};
 
@@ -107,8 +110,7 @@ impl WatchTable {
         let Some(entry) = self.entries.get_mut(index as usize) else { return WatchId { index, serial: 0 } };
         entry.watchers += 1;
         if entry.kind == KeyType::Exists && kind != KeyType::Exists {
-            entry.kind = kind;
-            entry.fingerprint = UNKNOWN;
+            entry.set_kind(kind);
         }
         let id = WatchId { index, serial: entry.serial };
         if first == FirstRead::ByTable {
@@ -245,6 +247,11 @@ impl WatchTable {
         let Some(entry) = self.entry(id) else { return false };
         entry.is_reading = false;
         let again = std::mem::take(&mut entry.read_again);
+        let outcome = match outcome {
+            // The type by which it is read may have changed since.
+            ReadOutcome::OtherType if again => ReadOutcome::Failed,
+            outcome => outcome,
+        };
         let is_change = self.apply(id, outcome, now);
         if again {
             self.request_read(id, now);
@@ -252,22 +259,12 @@ impl WatchTable {
         is_change
     }
 
-    /// A caller has read a watched key. Returns whether the result is a change to report to the other watchers.
-    pub(super) fn on_caller_read(&mut self, id: WatchId, outcome: ReadOutcome, now: Duration) -> bool {
-        // The reply may have been sent before an invalidation that is known already: its read remains due.
-        let Some(due) = self.entry(id).map(|entry| entry.due) else { return false };
-        let is_change = self.apply(id, outcome, now);
-        if self.entry(id).is_some_and(|entry| due < entry.due) {
-            self.set_due(id.index, due);
-        }
-        is_change
-    }
-
     fn apply(&mut self, id: WatchId, outcome: ReadOutcome, now: Duration) -> bool {
         match outcome {
             ReadOutcome::Present { fingerprint, expires_in } => {
-                self.apply_present(id, fingerprint, expires_in, now)
+                self.apply_present(id, fingerprint.max(OTHER_TYPE + 1), expires_in, now)
             }
+            ReadOutcome::OtherType => self.apply_present(id, OTHER_TYPE, None, now),
             ReadOutcome::Missing => self.apply_missing(id, now),
             ReadOutcome::Failed => {
                 let Some(entry) = self.entry(id) else { return false };
@@ -293,7 +290,7 @@ impl WatchTable {
         entry.epoch = epoch;
         entry.deadline = expires_in.map_or(NEVER, |ttl| tick_after(now + ttl));
         let due = entry.expiry_due().min(sweep);
-        let is_change = entry.set_fingerprint(fingerprint.max(MISSING + 1));
+        let is_change = entry.set_fingerprint(fingerprint);
         self.set_due(id.index, due);
         is_change
     }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::StoreError;
-use super::key::{KeyEvents, KeyType};
+use super::key::{KeyEvents, KeyType, KeyValue};
 use super::prefixes::{covers, merge};
 use super::request::WatchedValue;
 use super::settings::StoreSettings;
@@ -20,6 +20,8 @@ use super::watch_table::{FirstRead, ReadOutcome, Reread, TableSettings, WatchId,
 
 /// The watched keys.
 pub(super) struct Watches {
+    /// The name of the Redis instance.
+    instance: String,
     table: Mutex<WatchTable>,
     /// Without overlaps.
     prefixes: Vec<Vec<u8>>,
@@ -43,6 +45,7 @@ impl Watches {
             reread_interval_min: settings.reread_interval_min,
         });
         Self {
+            instance: settings.connection.name.clone(),
             table: Mutex::new(table),
             prefixes: merge(&settings.prefixes),
             start: Instant::now(),
@@ -152,7 +155,7 @@ impl Watches {
         role: ServerRole,
     ) {
         self.metrics.rereads.add(1);
-        if read.is_err() {
+        if read.is_err_and(|error| *error != StoreError::WrongType) {
             self.metrics.reread_errors.add(1);
         }
         let outcome = self.outcome(read, role);
@@ -165,14 +168,14 @@ impl Watches {
     /// A caller has read a watched key.
     pub(super) fn on_caller_read(
         &self,
-        id: WatchId,
+        (id, kind): (WatchId, KeyType),
         read: Result<&WatchedValue, &StoreError>,
         role: ServerRole,
     ) {
         let outcome = self.outcome(read, role);
         let mut table = self.table();
         let key = table.key(id);
-        let is_change = table.on_caller_read(id, outcome, self.now());
+        let is_change = table.on_caller_read(id, kind, outcome, self.now());
         drop(table);
         if let (true, Some(key)) = (is_change, key) {
             self.report(&key, read);
@@ -186,17 +189,28 @@ impl Watches {
             }
             Ok(_) if role == ServerRole::Replica => ReadOutcome::Failed,
             Ok(_) => ReadOutcome::Missing,
+            Err(StoreError::WrongType) => ReadOutcome::OtherType,
             Err(_) => ReadOutcome::Failed,
         }
     }
 
     fn report(&self, key: &[u8], read: Result<&WatchedValue, &StoreError>) {
-        let Ok(read) = read else { return };
+        let value = match read {
+            Ok(read) => read.value.as_ref(),
+            Err(StoreError::WrongType) => {
+                tracing::warn!(
+                    instance = %self.instance,
+                    "a watched key has another type than it is read by; a login that depends on its value ends"
+                );
+                Some(&KeyValue::OtherType)
+            }
+            Err(_) => return,
+        };
         self.metrics.changes.add(1);
-        if read.value.is_none() {
+        if value.is_none() {
             self.metrics.endings.add(1);
         }
-        self.events.on_change(key, read.value.as_ref());
+        self.events.on_change(key, value);
     }
 
     fn now(&self) -> Duration {

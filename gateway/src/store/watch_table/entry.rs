@@ -17,8 +17,10 @@ pub(super) const NEVER: Tick = Tick::MAX;
 
 /// The fingerprint of a key that was not read yet.
 pub(super) const UNKNOWN: u64 = 0;
-/// The fingerprint of a missing key. Those of values are greater.
+/// The fingerprint of a missing key.
 pub(super) const MISSING: u64 = 1;
+/// The fingerprint of a key of another type. Those of values are greater.
+pub(super) const OTHER_TYPE: u64 = 2;
 
 /// The last tick that has begun.
 pub(super) fn tick_at(time: Duration) -> Tick {
@@ -40,7 +42,7 @@ pub(super) fn time_of(tick: Tick) -> Duration {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: Arc<[u8]>,
-    /// Of the last known value, or [`UNKNOWN`], or [`MISSING`].
+    /// Of the last known value, or [`UNKNOWN`], [`MISSING`] or [`OTHER_TYPE`].
     pub(super) fingerprint: u64,
     pub(super) serial: u32,
     pub(super) watchers: u32,
@@ -88,6 +90,15 @@ impl Entry {
         let is_first = std::mem::take(&mut self.reports_first);
         let before = std::mem::replace(&mut self.fingerprint, fingerprint);
         is_first || (before != UNKNOWN && before != fingerprint)
+    }
+
+    /// Reads the key by another type from now on. Watchers that know the earlier state get the next one.
+    pub(super) fn set_kind(&mut self, kind: KeyType) {
+        self.kind = kind;
+        self.reports_first |= self.fingerprint != UNKNOWN;
+        self.fingerprint = UNKNOWN;
+        // The result of a read by the earlier type is not the last word.
+        self.read_again |= self.is_reading;
     }
 
     /// Whether [`MISSING`] would be a change.

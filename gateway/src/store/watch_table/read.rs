@@ -32,6 +32,8 @@ pub(in crate::store) enum ReadOutcome {
         /// The remaining TTL.
         expires_in: Option<Duration>,
     },
+    /// The key exists, but has another type than the one it was read by.
+    OtherType,
     /// The key does not exist on a primary.
     Missing,
     /// The state of the key is not known.

@@ -93,10 +93,9 @@ impl TableSimulation {
         }
         if first == FirstRead::ByCaller {
             let state = self.state(key);
-            // The earlier watchers learn only of a change. A missing key whose ending is paced is not one yet.
-            if self.table.on_caller_read(id, state, self.now) || !was_watched {
-                self.known.insert(key.to_owned(), state);
-            }
+            self.table.on_caller_read(id, KeyType::String, state, self.now);
+            // The last watcher knows what it has read; it may differ from what the earlier ones know.
+            self.known.insert(key.to_owned(), state);
         }
     }
 

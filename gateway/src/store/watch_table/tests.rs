@@ -13,7 +13,7 @@ use super::{FAILED_RETRY, FirstRead, ReadOutcome};
 fn shown(state: ReadOutcome) -> Option<u64> {
     match state {
         ReadOutcome::Present { fingerprint, .. } => Some(fingerprint),
-        ReadOutcome::Missing | ReadOutcome::Failed => None,
+        ReadOutcome::Missing | ReadOutcome::Failed | ReadOutcome::OtherType => None,
     }
 }
 
@@ -209,6 +209,21 @@ fn a_failed_read_is_repeated() {
     simulation.run(FAILED_RETRY + STEP);
     assert_eq!(simulation.endings.len(), 1);
     assert!(tick_at(simulation.endings[0]) >= tick_at(FAILED_RETRY));
+}
+
+#[test]
+fn a_watcher_that_found_a_key_missing_is_informed_when_it_returns_before_its_ending() {
+    let mut simulation = TableSimulation::with_keys(100);
+    let before = simulation.server.clone();
+    simulation.flush();
+    simulation.run(Duration::from_secs(1));
+    // The ending of this key is paced.
+    simulation.watch("sess:99", FirstRead::ByCaller);
+    assert_eq!(simulation.known["sess:99"], ReadOutcome::Missing);
+    simulation.server = before;
+    simulation.run(SETTINGS.disconnect_window * 2);
+    assert_eq!(shown(simulation.known["sess:99"]), Some(11));
+    assert_eq!(simulation.table.pending_endings(), 0);
 }
 
 #[derive(Clone, Debug)]
