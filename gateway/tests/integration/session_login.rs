@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::harness::http::{self, Raw};
+use crate::harness::http2::Connection;
 use crate::harness::sse::Next;
 use crate::harness::ws_frames::RawWebSocket;
 use crate::harness::{Gateway, Redis, SseClient, until, within_timeout};
@@ -39,6 +40,15 @@ const SECOND: (&str, &str) = (
     "sess:sNqXFhpiCirG34VhOk5z0MaXJlGqRekN",
     "connect.sid=s%3AsNqXFhpiCirG34VhOk5z0MaXJlGqRekN.j3CIuqX%2BVEl8cjr0UgCtxrmBLl9cGFvrV4858vd%2BeG0",
 );
+
+/// A configuration with sessions in a Redis of their own.
+fn config_with(sessions: &Redis) -> String {
+    format!(
+        "[redis.sessions]\nurl = {:?}\ncommand_timeout = \"1s\"\naffects_readiness = false\n{}",
+        sessions.url(),
+        CONFIG.replace("kind = \"express\"", "kind = \"express\"\nredis = \"sessions\"")
+    )
+}
 
 async fn log_in(redis: &Redis, key: &str, user: &str) {
     let session = format!(r#"{{"cookie":{{"originalMaxAge":null}},"passport":{{"user":{user}}}}}"#);
@@ -180,11 +190,7 @@ async fn only_trusted_pages_log_in_with_cookies() {
 async fn a_login_that_cannot_be_checked_is_retried() {
     let redis = Redis::start().await;
     let sessions = Redis::start().await;
-    let config = format!(
-        "[redis.sessions]\nurl = {:?}\ncommand_timeout = \"1s\"\naffects_readiness = false\n{}",
-        sessions.url(),
-        CONFIG.replace("kind = \"express\"", "kind = \"express\"\nredis = \"sessions\"")
-    );
+    let config = config_with(&sessions);
     let gateway = Gateway::settings().config(&config).redis(&redis).start().await;
     let address = gateway.address();
     log_in(&sessions, FIRST.0, "42").await;
@@ -266,4 +272,51 @@ async fn a_session_is_revoked_by_its_id() {
     assert_eq!(status(second.address(), "/sse/user:42", &line(SECOND.1)).await, 200);
     let stored = format!("{:?}", redis.run(&["HGETALL", "earshot:revocations"]).await);
     assert!(!stored.contains("custom.id-1"), "{stored}");
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_key_gets_another_type() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
+    log_in(&redis, FIRST.0, "42").await;
+    let mut stream = open(gateway.address(), "/sse/user:42", FIRST.1).await;
+    // In one step: the key is never missing.
+    let replace = "redis.call('DEL', KEYS[1]) return redis.call('HSET', KEYS[1], 'user', '42')";
+    redis.run(&["EVAL", replace, "1", FIRST.0]).await;
+    let event = stream.event().await;
+    assert!(event.name == "error" && event.data.contains("3005"), "{event:?}");
+    assert_eq!(status(gateway.address(), "/sse/user:42", &line(FIRST.1)).await, 401);
+    let logged = until("the change is logged", async || {
+        let count = gateway.process.log().matches("a watched key has another type").count();
+        (count > 0).then_some(count)
+    });
+    assert_eq!(logged.await, 1);
+}
+
+#[tokio::test]
+async fn a_second_connect_command_is_rejected_while_the_first_waits_for_the_login() {
+    let (redis, sessions) = (Redis::start().await, Redis::start().await);
+    let gateway = Gateway::settings().config(&config_with(&sessions)).redis(&redis).start().await;
+    log_in(&sessions, FIRST.0, "42").await;
+    sessions.signal("STOP");
+    let mut socket = Socket::open(gateway.address(), FIRST.1).await;
+    socket.raw.text("{\"id\":1,\"connect\":{}}\n{\"id\":2,\"connect\":{}}").await;
+    assert_eq!(socket.raw.close().await.map(|(code, _)| code), Some(3501));
+    sessions.signal("CONT");
+}
+
+#[tokio::test]
+async fn a_session_gives_access_over_http2() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
+    log_in(&redis, FIRST.0, "42").await;
+    let connection = Connection::open(&gateway).await;
+    for (path, cookie, status) in [
+        ("/sse/user:42", FIRST.1, 200),
+        ("/sse/user:43", FIRST.1, 403),
+        ("/sse/user:42", "connect.sid=s%3Acustom.id-1.wrong", 401),
+    ] {
+        let response = connection.get_with_headers(path, &[("cookie", cookie)]).await;
+        assert_eq!(response.status(), status, "{path} {cookie}");
+    }
 }

@@ -17,6 +17,7 @@ ping_interval = "1h"
 kind = "jwt"
 hmac_secret = "{SECRET}"
 leeway = "5m"
+fields = {{ tenant = "/tenant" }}
 
 [[namespace]]
 name = "private"
@@ -110,4 +111,19 @@ async fn a_refresh_changes_when_a_connection_ends() {
     assert_eq!(without.close().await.0, 3005);
     let reply = later.request("ping", json!({})).await;
     assert!(reply["ping"].is_object(), "{reply}");
+}
+
+#[tokio::test]
+async fn a_refresh_does_not_change_who_the_client_is() {
+    let gateway = Gateway::settings().config(&config()).start().await;
+    let claims = |user: &str, tenant: &str| json!({ "sub": user, "tenant": tenant, "exp": now() + 600 });
+    let first = token(&claims("42", "a"));
+    for (claims, code) in [(claims("43", "a"), 3500), (claims("42", "b"), 3005)] {
+        let mut socket = Socket::connect(gateway.address(), &first).await;
+        let reply = socket.request("refresh", json!({ "token": token(&claims) })).await;
+        assert_eq!(reply["close"], code, "{claims}: {reply}");
+    }
+    let mut socket = Socket::connect(gateway.address(), &first).await;
+    let reply = socket.request("refresh", json!({ "token": token(&claims("42", "a")) })).await;
+    assert!(reply["refresh"].is_object(), "{reply}");
 }
