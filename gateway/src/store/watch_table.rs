@@ -29,7 +29,7 @@ mod tests;
 #[cfg(test)]
 mod type_tests;
 
-use entry::{Entry, MISSING, NEVER, OTHER_TYPE, Tick, UNKNOWN, tick_after, tick_at, time_of};
+use entry::{Entry, MISSING, NEVER, OTHER_TYPE, Tick, tick_after, tick_at, time_of};
 use full_reread::FullReread;
 pub(super) use read::{FirstRead, ReadOutcome, Reread, WatchId};
 

@@ -266,3 +266,14 @@ fn accepts_a_pong_only_after_a_ping() {
     assert!(matches!(fixture.command(0, Request::Pong), SessionAction::SchedulePing));
     assert!(matches!(fixture.command(0, Request::Pong), SessionAction::Disconnect(Disconnect::BadRequest)));
 }
+
+#[test]
+fn commands_of_a_login_that_has_ended_are_not_executed() {
+    let mut fixture = Fixture::new();
+    fixture.session.identity().end();
+    let unsubscribe = Request::Unsubscribe(UnsubscribeRequest { channel: "open:a".to_owned() });
+    for request in [publish("open:a", 1), unsubscribe] {
+        let action = fixture.command(2, request);
+        assert!(matches!(action, SessionAction::Disconnect(Disconnect::ConnectionExpired)), "{action:?}");
+    }
+}
