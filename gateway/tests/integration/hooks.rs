@@ -26,9 +26,21 @@ async fn start(server: &HookServer, settings: &str) -> Gateway {
     start_with(&format!("{urls}{settings}")).await
 }
 
+/// As [`start`]; pages of every origin may connect.
+async fn start_for_all_origins(server: &HookServer, settings: &str) -> Gateway {
+    let url = server.url("/subscribe");
+    let hooks = format!("subscribe = \"{url}\"\npublish = \"{url}\"\n{settings}");
+    let settings = Gateway::settings().config(&config(&hooks));
+    settings.environment("EARSHOT_ALLOWED_ORIGINS", "*").start().await
+}
+
 /// A gateway with this section `[hooks]`.
 async fn start_with(hooks: &str) -> Gateway {
-    let config = format!(
+    Gateway::settings().config(&config(hooks)).start().await
+}
+
+fn config(hooks: &str) -> String {
+    format!(
         r#"
         [[login]]
         kind = "jwt"
@@ -48,8 +60,7 @@ async fn start_with(hooks: &str) -> Gateway {
         subscribe = ["anyone", "hook"]
         publish = "anyone"
         "#
-    );
-    Gateway::settings().config(&config).start().await
+    )
 }
 
 /// A connection token of a user.

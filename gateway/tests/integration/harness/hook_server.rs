@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -40,6 +41,8 @@ pub(crate) enum Answer {
     Json(Value),
     /// This response.
     Raw(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// The same, after this time.
+    Late(Duration, Value),
     /// Never answers.
     Hang,
 }
@@ -119,6 +122,10 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
                 response.headers_mut().insert(name, value.parse().unwrap());
             }
             response
+        }
+        Answer::Late(delay, value) => {
+            tokio::time::sleep(delay).await;
+            axum::Json(value).into_response()
         }
         Answer::Hang => std::future::pending().await,
     }

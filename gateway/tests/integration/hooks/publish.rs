@@ -81,7 +81,7 @@ async fn publications_of_a_client_keep_their_order() {
     let server = HookServer::start(|call| {
         // The first takes longer than the others.
         if call.body["data"]["text"] == "0" {
-            std::thread::sleep(Duration::from_millis(200));
+            return Answer::Late(Duration::from_millis(200), json!({ "result": {} }));
         }
         answer(call)
     })
