@@ -9,6 +9,7 @@
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
 //! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them; [`TokenMethod`]: tokens and their list of denied ones.
 //! - `hook_login`: login by a hook of the application.
+//! - [`SessionTouch`]: keeps sessions alive while their users are connected.
 //! - [`Revocations`]: logins that are no longer valid, on all nodes.
 //! - [`DeniedTokens`]: tokens that an application denies by keys in a store.
 //! - [`FileBacked`]: a value from files with secrets or keys, reloaded when one of them changes.
@@ -23,6 +24,7 @@ mod request;
 mod revocations;
 mod sessions;
 mod tokens;
+mod touch;
 
 pub use authenticator::{AuthMethod, Authenticator};
 pub use client_limits::{ClientLimitSettings, ClientLimits};
@@ -33,3 +35,4 @@ pub use request::{Credentials, LoginOutcome};
 pub use revocations::{RevocationError, RevocationSettings, Revocations};
 pub use sessions::SessionLogin;
 pub use tokens::{TokenLogin, TokenMethod};
+pub use touch::SessionTouch;

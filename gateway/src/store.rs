@@ -105,11 +105,26 @@ impl KeyStore {
         key: &[u8],
         kind: KeyType,
     ) -> Result<(Option<KeyValue>, WatchGuard), StoreError> {
+        self.read_and_watch_with_ttl(key, kind).await.map(|(value, _, guard)| (value, guard))
+    }
+
+    /// Reads and watches a key as [`KeyStore::read_and_watch`]. Also returns its TTL; `None` if it does not expire.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`].
+    pub async fn read_and_watch_with_ttl(
+        &self,
+        key: &[u8],
+        kind: KeyType,
+    ) -> Result<(Option<KeyValue>, Option<Duration>, WatchGuard), StoreError> {
         // Before the read, so that no change is missed.
         let guard = self.watches.watch(key, kind, FirstRead::ByCaller);
         let key = Bytes::copy_from_slice(key);
         let request = StoreRequest::Read { key, kind, watch: Some(guard.id()) };
-        Ok((self.call_for_value(request).await?, guard))
+        match self.call(request).await? {
+            StoreReply::Watched(read) => Ok((read.value, read.expires_in, guard)),
+            StoreReply::Value(_) | StoreReply::Changed(_) | StoreReply::Number(_) => Ok((None, None, guard)),
+        }
     }
 
     /// Watches a key. Its present value is read and reported as a change, and then every later change. Several watchers
@@ -169,7 +184,7 @@ impl KeyStore {
         let key = Bytes::copy_from_slice(key);
         match self.call(StoreRequest::Script { script, key, arguments }).await? {
             StoreReply::Number(number) => Ok(number),
-            StoreReply::Value(_) | StoreReply::Changed(_) => Ok(0),
+            StoreReply::Value(_) | StoreReply::Watched(_) | StoreReply::Changed(_) => Ok(0),
         }
     }
 
@@ -200,6 +215,7 @@ impl KeyStore {
     async fn call_for_value(&self, request: StoreRequest) -> Result<Option<KeyValue>, StoreError> {
         match self.call(request).await? {
             StoreReply::Value(value) => Ok(value),
+            StoreReply::Watched(read) => Ok(read.value),
             StoreReply::Changed(_) | StoreReply::Number(_) => Ok(None),
         }
     }
@@ -207,7 +223,7 @@ impl KeyStore {
     async fn call_for_change(&self, request: StoreRequest) -> Result<bool, StoreError> {
         match self.call(request).await? {
             StoreReply::Changed(is_changed) => Ok(is_changed),
-            StoreReply::Value(_) | StoreReply::Number(_) => Ok(false),
+            StoreReply::Value(_) | StoreReply::Watched(_) | StoreReply::Number(_) => Ok(false),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::hooks::Hooks;
 use crate::http_client::HttpUrl;
 use crate::login::{
     AuthMethod, Authenticator, ClientLimits, DeniedKeys, DeniedTokens, FileBacked, Identities, Revocations,
-    SessionEvents, SessionLogin, TokenLogin, TokenMethod,
+    SessionEvents, SessionLogin, SessionTouch, TokenLogin, TokenMethod,
 };
 use crate::shard::Shards;
 use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
@@ -106,7 +106,8 @@ fn sessions<'c>(config: &'c Config, drain: &Drain) -> io::Result<Vec<(&'c str, A
     for (index, login) in config.logins.iter().enumerate() {
         if let LoginMethod::Session(login) = login {
             let format = login.format().map_err(invalid)?;
-            let session = SessionLogin::new(index, format, session_secrets(login, drain)?);
+            let touch = login.touch.then(|| SessionTouch::new(drain.clone()));
+            let session = SessionLogin::new(index, format, session_secrets(login, drain)?, touch);
             sessions.push((login.redis.as_str(), Arc::new(session)));
         }
     }

@@ -53,8 +53,10 @@ pub struct SessionRead {
 /// The result of [`SessionRead::finish`].
 #[derive(Debug)]
 pub enum SessionReadResult {
-    /// The identity of the session.
-    Identity(Arc<Identity>),
+    /// The identity of the session; it exists already.
+    Known(Arc<Identity>),
+    /// The new identity of the session.
+    New(Arc<Identity>),
     /// The session has changed in the meantime: read it again.
     Changed,
 }
@@ -158,7 +160,7 @@ impl SessionRead {
         earlier = entry.identity.upgrade();
         if let Some(identity) = earlier.as_ref().filter(|identity| !identity.has_ended()) {
             if identity.has(&login.user, &login.fields) {
-                return SessionReadResult::Identity(Arc::clone(identity));
+                return SessionReadResult::Known(Arc::clone(identity));
             }
             identity.end();
             identities.ended.notify_one();
@@ -171,7 +173,7 @@ impl SessionRead {
         };
         let identity = Arc::new(Identity::leased(login, Box::new(lease)));
         entry.identity = Arc::downgrade(&identity);
-        SessionReadResult::Identity(identity)
+        SessionReadResult::New(identity)
     }
 }
 

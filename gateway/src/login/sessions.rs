@@ -1,13 +1,14 @@
 //! Login by a session that an application keeps in Redis.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 
-use super::FileBacked;
-use crate::auth::ClientMeta;
+use super::{FileBacked, SessionTouch};
 use crate::auth::identity::{LoginResult, LoginSource};
 use crate::auth::session::{FieldValue, ReadKind, Secrets, SessionFormat, SessionId, SessionValue};
+use crate::auth::{ClientMeta, Identity};
 use crate::store::{KeyStore, KeyType, KeyValue, StoreError, WatchGuard};
 
 /// A login method whose sessions are in a store.
@@ -18,12 +19,41 @@ pub struct SessionLogin {
     format: SessionFormat,
     /// Empty for kinds that are not signed.
     secrets: Arc<FileBacked<Secrets>>,
+    /// Keeps its sessions alive, if configured.
+    touch: Option<Arc<SessionTouch>>,
+}
+
+/// A session that was read.
+#[derive(Debug)]
+pub(super) struct FoundSession {
+    pub(super) login: LoginResult,
+    pub(super) watch: WatchGuard,
+    /// The TTL of its key; `None` if it does not expire.
+    pub(super) expires_in: Option<Duration>,
 }
 
 impl SessionLogin {
-    /// The login method with this index.
-    pub fn new(index: usize, format: SessionFormat, secrets: Arc<FileBacked<Secrets>>) -> Self {
-        Self { index, format, secrets }
+    /// The login method with this index. `touch` keeps its sessions alive.
+    pub fn new(
+        index: usize,
+        format: SessionFormat,
+        secrets: Arc<FileBacked<Secrets>>,
+        touch: Option<Arc<SessionTouch>>,
+    ) -> Self {
+        Self { index, format, secrets, touch }
+    }
+
+    /// Keeps the session of a new identity alive, if that is configured.
+    pub(super) fn keep_alive(
+        &self,
+        store: &Arc<KeyStore>,
+        key: Vec<u8>,
+        expires_in: Option<Duration>,
+        identity: &Arc<Identity>,
+    ) {
+        if let (Some(touch), Some(ttl)) = (&self.touch, expires_in) {
+            touch.keep_alive(store, key, ttl, identity);
+        }
     }
 
     /// The index of the method.
@@ -66,8 +96,8 @@ impl SessionLogin {
         store: &KeyStore,
         id: &SessionId,
         key: &[u8],
-    ) -> Result<Option<(LoginResult, WatchGuard)>, StoreError> {
-        let (value, watch) = match store.read_and_watch(key, self.key_type()).await {
+    ) -> Result<Option<FoundSession>, StoreError> {
+        let (value, expires_in, watch) = match store.read_and_watch_with_ttl(key, self.key_type()).await {
             // A key of another type is not a session of this method.
             Err(StoreError::WrongType) => return Ok(None),
             read => read?,
@@ -86,7 +116,7 @@ impl SessionLogin {
         };
         Ok(login.map(|login| {
             let source = Some(LoginSource::Session { method: self.index, key: key.into() });
-            (LoginResult { source, ..login }, watch)
+            FoundSession { login: LoginResult { source, ..login }, watch, expires_in }
         }))
     }
 

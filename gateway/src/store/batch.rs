@@ -81,7 +81,7 @@ impl Batch {
                 (StoreRequest::Read { kind, .. }, Some(id)) => {
                     let read = note(next_watched_read(*kind, &mut replies), &mut failures);
                     watches.on_caller_read((id, *kind), read.as_ref(), role);
-                    read.map(|read| StoreReply::Value(read.value))
+                    read.map(StoreReply::Watched)
                 }
                 (request, _) => note(request.parse(replies.next().unwrap_or_default()), &mut failures),
             };

@@ -37,6 +37,8 @@ pub(super) enum StoreRequest {
 /// The reply to a request.
 #[derive(Debug)]
 pub(super) enum StoreReply {
+    /// The value and the TTL of a key that is watched.
+    Watched(WatchedValue),
     /// The value of a key.
     Value(Option<KeyValue>),
     /// Whether the key was changed.

@@ -67,6 +67,7 @@ mod redis_tls;
 mod revocation;
 mod sentinel;
 mod session_login;
+mod session_touch;
 mod shutdown;
 mod slow_consumer;
 mod slow_consumer_policy;

@@ -29,7 +29,8 @@ pub(super) enum LoginKind {
 }
 
 /// Every key except `kind`.
-pub(in crate::config) const KEYS: [&str; 18] = [
+pub(in crate::config) const KEYS: [&str; 19] = [
+    "touch",
     "cookie",
     "secret_file",
     "secret",
@@ -84,7 +85,7 @@ impl LoginKind {
     /// Whether a login of this kind has the key.
     fn has_key(self, key: &str) -> bool {
         match (self, key) {
-            (Self::Session(_), "cookie" | "redis" | "key") => true,
+            (Self::Session(_), "cookie" | "redis" | "key" | "touch") => true,
             (Self::Session(kind), "secret_file" | "secret") => kind.is_signed(),
             (Self::Session(kind), "user" | "fields") => kind != SessionKind::Exists,
             (Self::Session(kind), "hash") => kind == SessionKind::Plain,

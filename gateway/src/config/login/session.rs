@@ -14,6 +14,10 @@ use super::instance;
 /// The keys of the secrets that sign cookies.
 const SECRET_KEYS: SecretKeys = SecretKeys { inline: "secret", file: "secret_file" };
 
+/// The values of `touch`.
+const TOUCH_NEVER: &str = "never";
+const TOUCH_TTL: &str = "ttl";
+
 /// A login by a session.
 #[derive(Clone, Debug)]
 pub struct SessionLoginConfig {
@@ -23,6 +27,8 @@ pub struct SessionLoginConfig {
     pub secrets: SecretSource,
     /// The name of the Redis instance that holds the sessions.
     pub redis: String,
+    /// The TTL of a session is extended while its user is connected.
+    pub touch: bool,
 }
 
 impl SessionLoginConfig {
@@ -48,6 +54,7 @@ impl SessionLoginConfig {
             settings,
             secrets: if kind.is_signed() { read_secrets(section, kind) } else { SecretSource::None },
             redis: instance::read(section, instances, "sessions").unwrap_or_default(),
+            touch: section.text("touch", touch).is_some_and(|found| found.value),
         };
         if !matches!(login.secrets, SecretSource::None)
             && let Err(what) = login.load_secrets()
@@ -97,6 +104,15 @@ impl SessionLoginConfig {
         }
         self.secrets.show(SECRET_KEYS, out);
         out.text("redis", &self.redis);
+        out.text("touch", if self.touch { TOUCH_TTL } else { TOUCH_NEVER });
+    }
+}
+
+fn touch(text: &str) -> Result<bool, String> {
+    match text {
+        TOUCH_TTL => Ok(true),
+        TOUCH_NEVER => Ok(false),
+        _ => Err(format!("expected \"{TOUCH_NEVER}\" or \"{TOUCH_TTL}\"")),
     }
 }
 

@@ -62,21 +62,27 @@ impl Authenticator {
         &self,
         client: &ClientMeta,
         method: &SessionLogin,
-        store: &KeyStore,
+        store: &Arc<KeyStore>,
     ) -> Result<Option<Arc<Identity>>, StoreError> {
         let Some(id) = method.session_id(client) else { return Ok(None) };
         let key = method.key(&id);
         for _ in 0..READ_ATTEMPTS_MAX {
             let read = self.identities.begin_read(method.index(), &key);
-            let Some((login, watch)) = method.read(store, &id, &key).await? else { return Ok(None) };
-            if let SessionReadResult::Identity(identity) = read.finish(login, watch) {
-                return match self.revocations.is_revoked(&identity) {
-                    None => Err(StoreError::Unavailable("the revocations were not read yet".to_owned())),
-                    Some(false) => Ok(Some(identity)),
-                    // A revoked session is not a login.
-                    Some(true) => Ok(None),
-                };
-            }
+            let Some(found) = method.read(store, &id, &key).await? else { return Ok(None) };
+            let identity = match read.finish(found.login, found.watch) {
+                SessionReadResult::Changed => continue,
+                SessionReadResult::Known(identity) => identity,
+                SessionReadResult::New(identity) => {
+                    method.keep_alive(store, key, found.expires_in, &identity);
+                    identity
+                }
+            };
+            return match self.revocations.is_revoked(&identity) {
+                None => Err(StoreError::Unavailable("the revocations were not read yet".to_owned())),
+                Some(false) => Ok(Some(identity)),
+                // A revoked session is not a login.
+                Some(true) => Ok(None),
+            };
         }
         Err(StoreError::Busy)
     }
