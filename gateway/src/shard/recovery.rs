@@ -19,6 +19,9 @@ use super::state::ShardState;
 use super::subscription::Status;
 use crate::node::messages::{NodeRequest, PageLimit, Recovery, RecoveryRequest, RequestId};
 
+/// The recoveries whose publications the channels of a connection share at the start. The rest stays in the history.
+const START_RECOVERIES: usize = 4;
+
 /// The recoveries of a shard's connections.
 #[derive(Debug)]
 pub(super) struct Recoveries {
@@ -64,9 +67,9 @@ impl Recoveries {
             connection.replies_paused = true;
             return false;
         }
-        // The recovery is kept for the client, as long as its queue stays within the limit. All channels together start
-        // with the publications of one recovery, so that no start delays what others wait for on the node.
-        let publications = limits.recovery_publications;
+        // The recovery is kept for the client, as long as its queue stays within the limit. The channels share the
+        // publications of a few recoveries, so that no start delays what others wait for on the node.
+        let publications = limits.recovery_publications * START_RECOVERIES.min(pending.len().max(1));
         let page = PageLimit { publications, bytes: room.unwrap_or(0) }.shared_by(pending.len());
         let mut complete = true;
         let mut full = false;

@@ -3,7 +3,7 @@
 //! A channel whose recovery does not fit into the first page receives no live publications until its last page: what is
 //! published meanwhile is in the history, and so in the pages. The next page is written only while little waits for the
 //! client. Of the recovery, as much as `client_queue_bytes` allow is kept for the client, and no more than
-//! `recovery_publications` over all its channels, shared with the history and not encoded; the rest stays in the
+//! four times `recovery_publications` over all its channels, shared with the history and not encoded; the rest stays in the
 //! history. If the history drops publications that a client has not reached, the client receives a gap. A page always
 //! follows the previous one.
 
