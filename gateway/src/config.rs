@@ -62,7 +62,7 @@ pub use history::Replay;
 pub use hooks::{HooksConfig, OnHookError};
 pub use limits::Limits;
 pub use listen::Listen;
-pub use login::{DeniedTokensConfig, JwtLoginConfig, LoginMethod, SessionLoginConfig};
+pub use login::{DeniedTokensConfig, JwtLoginConfig, LoginMethod, SessionLoginConfig, TicketLoginConfig};
 pub use namespace::NamespaceConfig;
 pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;

@@ -36,7 +36,7 @@ use earshot_protocol::{Disconnect, Encoding};
 
 use crate::admission::{Admission, KeyedLimit, Permit};
 use crate::auth::origin::HostPolicy;
-use crate::auth::{Authorizer, ClientMeta, ClientNetwork, TrustedProxies, log_denial};
+use crate::auth::{Authorizer, ClientMeta, ClientNetwork, Denial, Identity, TrustedProxies, log_denial};
 use crate::drain::Drain;
 use crate::hooks::ChannelAnswers;
 use crate::login::Authenticator;
@@ -48,7 +48,6 @@ use head::{RequestHead, RequestHeadError};
 use http_server::{HttpLimits, HttpServer, Peer};
 use listener::Listener;
 pub use listener::bind;
-pub use login::StreamLogin;
 use routes::{Endpoint, ListenerRole};
 
 /// The delay before connections are accepted again after an error.
@@ -93,6 +92,15 @@ pub struct StreamContext {
     pub connections_per_address: Arc<KeyedLimit<ClientNetwork>>,
     /// Counts rejected connections.
     pub metrics: Arc<Metrics>,
+}
+
+/// The identity of an event stream's client, and the answers of hooks.
+#[derive(Clone, Debug)]
+pub struct StreamLogin {
+    /// The identity of the client, or why it is rejected.
+    pub login: Result<Arc<Identity>, Denial>,
+    /// The answers of the hook for its channels.
+    pub answers: ChannelAnswers,
 }
 
 /// A request for a stream that a shard serves.
@@ -251,7 +259,7 @@ impl Acceptor {
             Err(_) => return self.reject(socket, RequestHeadError::Timeout).await,
         };
         let login = self.streams.log_in_by_store(&head, peer).await;
-        match self.route_stream(&head, peer, login) {
+        match self.route_stream(&head, peer, login.clone()) {
             Some(RoutedStream { kind, network, response_head }) => {
                 let (permit, kind) = self.streams.admit(permit, kind, network);
                 // A copy: a slice would keep the whole head in memory.
@@ -273,7 +281,7 @@ impl Acceptor {
             None => {
                 let permit = self.streams.admission.promote(permit);
                 // Boxed: otherwise the task would have that size already while it reads the head.
-                Box::pin(self.http_server.serve_connection(socket, peer, bytes, permit)).await;
+                Box::pin(self.http_server.serve_connection(socket, peer, bytes, permit, login)).await;
             }
         }
     }

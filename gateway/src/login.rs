@@ -7,7 +7,7 @@
 //! - [`ClientLimits`]: limits for each user and address.
 //! - [`Credentials`], [`LoginOutcome`]: credentials that a connected client sends, and the result.
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
-//! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them; [`TokenMethod`]: tokens and their list of denied ones.
+//! - [`SessionLogin`], [`TokenLogin`], [`TicketLogin`]: the methods; [`AuthMethod`]: one of them; [`TokenMethod`]: tokens and their list of denied ones.
 //! - `hook_login`: login by a hook of the application.
 //! - [`SessionTouch`]: keeps sessions alive while their users are connected.
 //! - [`Revocations`]: logins that are no longer valid, on all nodes.
@@ -23,6 +23,7 @@ mod identities;
 mod request;
 mod revocations;
 mod sessions;
+mod tickets;
 mod tokens;
 mod touch;
 
@@ -34,5 +35,6 @@ pub use identities::{Identities, SessionEvents};
 pub use request::{Credentials, LoginOutcome};
 pub use revocations::{RevocationError, RevocationSettings, Revocations};
 pub use sessions::SessionLogin;
+pub use tickets::{TICKET_BYTES_MAX, TicketIssueError, TicketLogin, TicketStorage};
 pub use tokens::{TokenLogin, TokenMethod};
 pub use touch::SessionTouch;

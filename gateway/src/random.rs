@@ -16,6 +16,18 @@ pub fn u64() -> u64 {
     }
 }
 
+/// Returns random bytes.
+///
+/// # Panics
+/// See [`u64()`].
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => bytes,
+        Err(error) => panic!("cannot read random numbers from the operating system: {error}"),
+    }
+}
+
 /// Returns a version 4 UUID: 122 random bits.
 ///
 /// # Panics

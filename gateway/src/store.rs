@@ -159,12 +159,18 @@ impl KeyStore {
         self.call_for_change(StoreRequest::Touch { key: Bytes::copy_from_slice(key), ttl }).await
     }
 
-    /// Gets and deletes a string atomically: of several callers on any nodes, only one gets the value.
+    /// Executes a script with one key, which returns a string or nil. Redis executes it at once: of several callers on
+    /// any node, one changes the key first.
     ///
     /// # Errors
-    /// See [`KeyStore::read`]. After `Unavailable`, it may have been deleted.
-    pub async fn take(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.call_for_value(StoreRequest::Take { key: Bytes::copy_from_slice(key) }).await?;
+    /// See [`KeyStore::read`]. After `Unavailable`, it may have been executed.
+    pub async fn read_by_script(
+        &self,
+        key: &[u8],
+        script: &'static str,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let request = StoreRequest::ReadByScript { key: Bytes::copy_from_slice(key), script };
+        let value = self.call_for_value(request).await?;
         Ok(value.and_then(|value| match value {
             KeyValue::Bytes(bytes) => Some(bytes),
             KeyValue::Hash(_) | KeyValue::Present | KeyValue::OtherType => None,

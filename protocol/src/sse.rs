@@ -43,11 +43,17 @@ pub fn event_close(id: Option<&str>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Appends the end of an event, with the cursor over `positions` as its id.
-pub fn event_close_at(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>, out: &mut Vec<u8>) {
+/// Appends the end of an event, with the cursor over `positions` and `suffix` as its id.
+pub fn event_close_at(
+    positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
+    suffix: &str,
+    out: &mut Vec<u8>,
+) {
+    debug_assert!(suffix.is_empty() || is_id(suffix), "parsers differ on such an id");
     // A cursor is a valid id by its format.
     out.extend_from_slice(b"id: ");
     Cursor::write(positions, out);
+    out.extend_from_slice(suffix.as_bytes());
     out.extend_from_slice(b"\n\n");
 }
 

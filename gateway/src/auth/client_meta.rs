@@ -1,22 +1,26 @@
 //! The part of a client's request that authentication needs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
+use super::last_event_id::{LAST_EVENT_ID, last_event_id};
 use super::{ClientNetwork, TrustedProxies, cookie};
 
 /// The header fields that are kept.
-const KEPT_HEADERS: [HeaderName; 5] = [
+const KEPT_HEADERS: [HeaderName; 6] = [
     header::HOST,
     header::ORIGIN,
     HeaderName::from_static("sec-fetch-site"),
     header::COOKIE,
     header::AUTHORIZATION,
+    LAST_EVENT_ID,
 ];
 
-/// The part of a client's request that is kept until its permissions are decided. Contains secrets: cookies and tokens.
+/// The part of a client's request that is kept until its permissions are decided. Contains secrets:
+/// cookies, tokens and the codes in event ids.
 #[derive(Clone, PartialEq)]
 pub struct ClientMeta {
     peer: SocketAddr,
@@ -145,6 +149,11 @@ impl ClientMeta {
     /// The values of `Authorization`.
     pub fn authorization(&self) -> impl Iterator<Item = &HeaderValue> {
         self.headers.get_all(header::AUTHORIZATION).iter()
+    }
+
+    /// The id of the last event that the client has received.
+    pub fn last_event_id(&self) -> Option<Cow<'_, str>> {
+        last_event_id(&self.headers, self.query())
     }
 
     /// The query of the request target.

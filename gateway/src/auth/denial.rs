@@ -15,14 +15,16 @@ pub enum Denial {
     /// The token cannot be verified.
     #[error("the token is invalid: the log has the reason at debug level")]
     InvalidToken,
-    /// The token was valid and has expired.
-    #[error("the token has expired")]
+    /// The token or the ticket was valid and has expired, or the ticket was used already.
+    #[error("the token has expired, or the ticket has expired or was used already")]
     TokenExpired,
     /// The login was revoked.
     #[error("the login was revoked: log in again")]
     Revoked,
     /// The login cannot be checked at present.
-    #[error("the login cannot be checked: the store of sessions or the key set is not available")]
+    #[error(
+        "the login cannot be checked: the store of sessions or tickets, or the key set, is not available"
+    )]
     LoginUnavailable,
     /// Too many logins of the address have failed.
     #[error("too many logins from this address have failed (`failed_logins_per_minute` of [limits])")]

@@ -69,6 +69,12 @@ pub enum LoginSource {
         /// The id.
         id: Box<str>,
     },
+    /// A ticket.
+    Ticket {
+        /// What the event ids of the stream contain after the cursor. It is a secret: with it, the spent ticket is
+        /// accepted again.
+        event_id_suffix: Box<str>,
+    },
 }
 
 /// Channels that a token names: exact names, and globs that only grant.
@@ -151,6 +157,19 @@ impl Identity {
         self.source.as_ref()
     }
 
+    /// Whether it comes from a ticket.
+    pub fn is_ticket(&self) -> bool {
+        matches!(self.source, Some(LoginSource::Ticket { .. }))
+    }
+
+    /// What the event ids of the client's streams contain after the cursor; empty: nothing.
+    pub fn event_id_suffix(&self) -> &str {
+        match &self.source {
+            Some(LoginSource::Ticket { event_id_suffix }) => event_id_suffix,
+            _ => "",
+        }
+    }
+
     /// When the login expires; `None` if it does not.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at
@@ -205,6 +224,10 @@ impl Identity {
                 add(b"token");
                 add(id.as_bytes());
             }
+            Some(LoginSource::Ticket { event_id_suffix }) => {
+                add(b"ticket");
+                add(event_id_suffix.as_bytes());
+            }
         }
         add(&self.expires_at.unwrap_or_default().to_be_bytes());
         add(self.info.as_deref().unwrap_or_default());
@@ -223,7 +246,7 @@ impl Identity {
 
     /// Whether it comes from a token, which can be replaced by another one.
     pub fn is_refreshable(&self) -> bool {
-        self.login == Login::Verified && !matches!(self.source, Some(LoginSource::Session { .. }))
+        self.login == Login::Verified && matches!(self.source, None | Some(LoginSource::Token { .. }))
     }
 
     /// The login has ended: the session is gone, or it was revoked.
@@ -254,6 +277,7 @@ impl fmt::Debug for LoginSource {
                 f.debug_struct("Session").field("method", method).finish_non_exhaustive()
             }
             Self::Token { id } => f.debug_struct("Token").field("id", id).finish(),
+            Self::Ticket { .. } => f.debug_struct("Ticket").finish_non_exhaustive(),
         }
     }
 }

@@ -112,9 +112,9 @@ fn signed_text(id: &TicketId, stored: &StoredTicket) -> String {
     format!("{PURPOSE}\n{}\n{}", id.expose(), stored.grant_text())
 }
 
-/// The event id with a code: the cursor, `~`, the code.
-pub fn event_id_with_code(cursor: &str, code: &str) -> String {
-    format!("{cursor}{SEPARATOR}{code}")
+/// What the event ids of a stream contain after the cursor: `~`, the code.
+pub fn event_id_suffix(code: &str) -> String {
+    format!("{SEPARATOR}{code}")
 }
 
 /// Splits an event id into the cursor and the code, if it has one.

@@ -85,9 +85,14 @@ fn describe(namespace: &NamespaceConfig) -> String {
 }
 
 fn describe_login(login: &LoginMethod) -> String {
-    let content = if matches!(login, LoginMethod::Jwt(_)) { "denied tokens" } else { "sessions" };
-    let redis = login.redis().map_or(String::new(), |name| format!(": {content} in redis {name}"));
-    format!("login      {}{redis}", login.kind())
+    let place = match (login, login.redis()) {
+        (LoginMethod::Ticket(_), Some(name)) => format!(": tickets in redis {name}"),
+        (LoginMethod::Ticket(_), None) => ": tickets in the memory of the node that made them".to_owned(),
+        (LoginMethod::Jwt(_), Some(name)) => format!(": denied tokens in redis {name}"),
+        (_, Some(name)) => format!(": sessions in redis {name}"),
+        (_, None) => String::new(),
+    };
+    format!("login      {}{place}", login.kind())
 }
 
 fn describe_api_key(key: &ApiKeyConfig) -> String {

@@ -3,7 +3,7 @@
 //! Owns the keys of each kind, and checks them with the constructors of [`crate::auth`]. Must never verify a login.
 //!
 //! - `kind`: the kinds and their keys
-//! - `session`: logins by a session in Redis; `jwt`: logins by a token
+//! - `session`: logins by a session in Redis; `jwt`: logins by a token; `ticket`: logins by a ticket
 //! - `instance`: the Redis instance that a login reads
 //! - `fields`: the fields of an identity
 
@@ -21,9 +21,11 @@ mod instance;
 mod jwt;
 mod kind;
 mod session;
+mod ticket;
 
 pub use jwt::{DeniedTokensConfig, JwtLoginConfig};
 pub use session::SessionLoginConfig;
+pub use ticket::TicketLoginConfig;
 
 #[cfg(test)]
 pub(super) use kind::KEYS;
@@ -35,6 +37,8 @@ pub enum LoginMethod {
     Session(SessionLoginConfig),
     /// By a JSON Web Token.
     Jwt(JwtLoginConfig),
+    /// By a ticket.
+    Ticket(TicketLoginConfig),
     /// By a hook of the application.
     Hook,
     /// Clients without a login are admitted.
@@ -68,17 +72,19 @@ impl LoginMethod {
         match self {
             Self::Session(login) => LoginKind::Session(login.settings.kind),
             Self::Jwt(_) => LoginKind::Jwt,
+            Self::Ticket(_) => LoginKind::Ticket,
             Self::Hook => LoginKind::Hook,
             Self::Anonymous => LoginKind::Anonymous,
         }
         .as_str()
     }
 
-    /// The name of the Redis instance of its sessions or denied tokens.
+    /// The name of the Redis instance of its sessions, tickets or denied tokens.
     pub fn redis(&self) -> Option<&str> {
         match self {
             Self::Session(login) => Some(&login.redis),
             Self::Jwt(login) => login.denied.as_ref().map(|denied| denied.redis.as_str()),
+            Self::Ticket(login) => login.redis.as_deref(),
             Self::Hook | Self::Anonymous => None,
         }
     }
@@ -89,6 +95,7 @@ impl LoginMethod {
         match self {
             Self::Session(login) => login.show(out),
             Self::Jwt(login) => login.show(out),
+            Self::Ticket(login) => login.show(out),
             Self::Hook | Self::Anonymous => {}
         }
     }
@@ -105,13 +112,10 @@ pub(super) fn read_all(top: &mut Section<'_>, instances: &[RedisInstance]) -> Lo
         let location = section.location_of_key("kind");
         let (method, fields) = read(section, instances);
         logins.placeholders.extend(fields.into_iter().map(|field| field.name));
-        let is_anonymous = |method: &LoginMethod| matches!(method, LoginMethod::Anonymous);
-        let is_hook = |method: &LoginMethod| matches!(method, LoginMethod::Hook);
-        if method.as_ref().is_some_and(is_hook) && logins.methods.iter().any(is_hook) {
-            top.error(&location, "duplicate \"hook\": remove one of them");
-        }
-        if method.as_ref().is_some_and(is_anonymous) && logins.methods.iter().any(is_anonymous) {
-            top.error(&location, "duplicate \"anonymous\": remove one of them");
+        if let Some(method @ (LoginMethod::Anonymous | LoginMethod::Hook | LoginMethod::Ticket(_))) = &method
+            && logins.methods.iter().any(|other| other.kind() == method.kind())
+        {
+            top.error(&location, format!("duplicate \"{}\": remove one of them", method.kind()));
         }
         logins.methods.extend(method);
     }
@@ -131,6 +135,7 @@ fn read<'d>(mut section: Section<'d>, instances: &[RedisInstance]) -> (Option<Lo
             LoginMethod::Session(SessionLoginConfig::read(&mut section, kind, &fields, instances))
         }
         LoginKind::Jwt => LoginMethod::Jwt(JwtLoginConfig::read(&mut section, &fields, instances)),
+        LoginKind::Ticket => LoginMethod::Ticket(TicketLoginConfig::read(&mut section, instances)),
         LoginKind::Hook => LoginMethod::Hook,
         LoginKind::Anonymous => LoginMethod::Anonymous,
     });

@@ -9,10 +9,12 @@ use crate::auth::access::{Grant, Operation};
 /// A warning for each operation with a rule that applies to no client.
 pub(super) fn warnings(namespaces: &[NamespaceConfig], logins: &[LoginMethod]) -> Vec<String> {
     let has_users = logins.iter().any(|login| !matches!(login, LoginMethod::Anonymous));
-    let has_tokens = logins.iter().any(|login| matches!(login, LoginMethod::Jwt(_) | LoginMethod::Hook));
+    let has_tokens = logins
+        .iter()
+        .any(|login| matches!(login, LoginMethod::Jwt(_) | LoginMethod::Ticket(_) | LoginMethod::Hook));
     let reason = |grant| match grant {
         Grant::Owner | Grant::Authenticated if !has_users => Some("no [[login]] identifies users"),
-        Grant::Token if !has_tokens => Some("no [[login]] has kind = \"jwt\""),
+        Grant::Token if !has_tokens => Some("no [[login]] has kind = \"jwt\" or \"ticket\""),
         _ => None,
     };
     let mut warnings = Vec::new();

@@ -1,7 +1,7 @@
 //! Starts the login methods: their stores, files and key sets.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use earshot_redis_link::TlsConfig;
@@ -10,13 +10,15 @@ use super::invalid;
 use crate::auth::jwks::{HttpKeySetFetcher, JwksSettings, JwksVerifier};
 use crate::auth::jwt::JwtVerifier;
 use crate::auth::session::Secrets;
-use crate::config::{Config, JwtLoginConfig, LoginMethod, RedisInstance, SessionLoginConfig};
+use crate::config::{
+    Config, JwtLoginConfig, LoginMethod, RedisInstance, SessionLoginConfig, TicketLoginConfig,
+};
 use crate::drain::Drain;
 use crate::hooks::Hooks;
 use crate::http_client::HttpUrl;
 use crate::login::{
     AuthMethod, Authenticator, ClientLimits, DeniedKeys, DeniedTokens, FileBacked, Identities, Revocations,
-    SessionEvents, SessionLogin, SessionTouch, TokenLogin, TokenMethod,
+    SessionEvents, SessionLogin, SessionTouch, TicketLogin, TicketStorage, TokenLogin, TokenMethod,
 };
 use crate::shard::Shards;
 use crate::store::{KeyEvents, KeyStore, KeyValue, StoreSettings};
@@ -63,6 +65,9 @@ pub(super) fn start(
                     cookie,
                     denied,
                 }));
+            }
+            LoginMethod::Ticket(login) => {
+                methods.push(AuthMethod::Ticket(ticket_login(login, &stores, drain)?));
             }
             // The authenticator asks the hook after all other methods.
             LoginMethod::Hook | LoginMethod::Anonymous => {}
@@ -129,7 +134,7 @@ struct LoginStore<'c> {
     denied_keys: Arc<DeniedKeys>,
 }
 
-/// One store for each Redis instance that holds sessions, revocations or denied tokens.
+/// One store for each Redis instance that holds sessions, tickets, revocations or denied tokens.
 fn stores<'c>(
     config: &'c Config,
     sessions: &[(&'c str, Arc<SessionLogin>)],
@@ -145,7 +150,8 @@ fn stores<'c>(
             (config.revocation.redis() == Some(&instance.name)).then(|| Arc::clone(revocations));
         let denied: Vec<&str> =
             config.logins.iter().filter_map(|login| denied_prefix(login, instance)).collect();
-        if methods.is_empty() && own_revocations.is_none() && denied.is_empty() {
+        let is_login = config.logins.iter().any(|login| login.redis() == Some(&instance.name));
+        if !is_login && own_revocations.is_none() {
             continue;
         }
         let sessions = methods.iter().map(|method| method.key_prefix());
@@ -199,6 +205,25 @@ fn store_settings<'p>(
         ping_timeout: instance.times.command_timeout,
         ..StoreSettings::default()
     }
+}
+
+fn ticket_login(
+    login: &TicketLoginConfig,
+    stores: &[LoginStore<'_>],
+    drain: &Drain,
+) -> io::Result<Arc<TicketLogin>> {
+    let loaded = login.clone();
+    let keys = FileBacked::open(login.secrets.files(), move || loaded.load_keys()).map_err(invalid)?;
+    keys.follow(drain, || {});
+    let storage = match &login.redis {
+        None => TicketStorage::Memory(Mutex::default()),
+        Some(redis) => {
+            let found = stores.iter().find(|store| store.name == redis);
+            let found = found.ok_or_else(|| invalid(format!("no store for the redis {redis}")))?;
+            TicketStorage::Redis(Arc::clone(&found.store), login.key_prefix.clone())
+        }
+    };
+    Ok(Arc::new(TicketLogin::new(keys, storage)))
 }
 
 fn token_login(login: &JwtLoginConfig, drain: &Drain) -> io::Result<Arc<TokenLogin>> {

@@ -7,6 +7,7 @@ pub mod fuzz;
 mod params;
 mod response;
 mod revocation;
+mod ticket;
 mod why;
 
 use std::collections::BTreeMap;
@@ -96,6 +97,7 @@ async fn respond(state: &AppState, method: Result<ApiMethod, &str>, request: Req
         ApiMethod::Unsubscribe => revocation::unsubscribe(state, body).await,
         ApiMethod::Refresh => revocation::refresh(state, body).await,
         ApiMethod::Revoke => revocation::revoke(state, body).await,
+        ApiMethod::Ticket => ticket::ticket(state, body).await,
         ApiMethod::Why => why::why(state, body).await,
     };
     match result {

@@ -15,7 +15,7 @@ use super::{AppState, plain_error};
 use crate::admission::Permit;
 use crate::auth::ClientNetwork;
 use crate::ingress::handshake::{self, Handshake};
-use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
+use crate::ingress::http_server::{Peer, Rewind, SharedLogin, SharedPermit};
 use crate::ingress::sse_request::SseRejection;
 use crate::ingress::{StreamLogin, accept_upgraded, cors, sse_request};
 use crate::shard::NewConnectionKind;
@@ -45,11 +45,17 @@ pub async fn sse(
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         return (allow, cors, plain_error(405, "method not allowed: use GET".to_owned())).into_response();
     };
-    let login = match allowed {
-        Ok(()) => state.streams.authenticator.authenticate(Some(&client), "").await,
-        Err(denial) => Err(denial),
+    let determined = request.extensions().get::<SharedLogin>().and_then(SharedLogin::take);
+    let StreamLogin { login, answers } = match determined {
+        Some(determined) => determined,
+        None => {
+            let login = match allowed {
+                Ok(()) => state.streams.authenticator.authenticate(Some(&client), "").await,
+                Err(denial) => Err(denial),
+            };
+            state.streams.ask_hook(&sse, login, &client).await
+        }
     };
-    let StreamLogin { login, answers } = state.streams.ask_hook(&sse, login, &client).await;
     let kind = match sse.open(&state.streams, login, &answers) {
         Ok(kind) => kind,
         Err(error) => {

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::StreamLogin;
 use super::activity::{Activity, DrainTimeouts, TrackedBody};
 use crate::admission::Permit;
 use crate::auth::origin::HostPolicy;
@@ -63,16 +64,29 @@ pub struct Peer {
 }
 
 /// The permit of a connection; an extension of its requests. A stream that takes over the connection takes the permit.
-#[derive(Clone, Debug)]
-pub struct SharedPermit(Arc<Mutex<Option<Permit>>>);
+pub type SharedPermit = Shared<Permit>;
 
-impl SharedPermit {
-    fn new(permit: Permit) -> Self {
-        Self(Arc::new(Mutex::new(Some(permit))))
+/// The login of the first request of a connection, if it was determined before hyper took over. A ticket would be spent
+/// if it was presented again.
+pub type SharedLogin = Shared<StreamLogin>;
+
+/// A value that one request of a connection takes.
+#[derive(Debug)]
+pub struct Shared<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Shared<T> {
+    fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(value))))
     }
 
-    /// Takes the permit; `None` if it was taken before.
-    pub fn take(&self) -> Option<Permit> {
+    /// Takes the value; `None` if it was taken before.
+    pub fn take(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -98,19 +112,21 @@ impl HttpServer {
         Self { router, hosts, limits, metrics, drain }
     }
 
-    /// Serves a connection until it ends; `prefetched` are the bytes read from it before.
+    /// Serves a connection until it ends; `prefetched` are the bytes read from it before, `login` is the one of its first
+    /// request, if that was determined.
     pub(super) async fn serve_connection(
         &self,
         socket: TcpStream,
         peer: Peer,
         prefetched: Bytes,
         permit: Permit,
+        login: Option<StreamLogin>,
     ) {
         let _counted = self.metrics.control.http_connections.enter();
         let activity = Activity::new();
         let is_reserved = permit.is_reserved();
         let timeout = tokio::select! {
-            () = self.run_hyper(socket, peer, prefetched, permit, &activity) => return,
+            () = self.run_hyper(socket, peer, prefetched, permit, login, &activity) => return,
             // The client did not close the connection after the graceful shutdown, which `shutdown_requested` counted.
             () = async {
                 activity.idle_for(self.limits.idle_timeout).await;
@@ -144,14 +160,18 @@ impl HttpServer {
         peer: Peer,
         prefetched: Bytes,
         permit: Permit,
+        login: Option<StreamLogin>,
         activity: &Arc<Activity>,
     ) {
         let limits = &self.limits;
         let is_reserved = permit.is_reserved();
         let is_http2 = prefetched.starts_with(b"PRI * HTTP/2.0");
-        let permit = SharedPermit::new(permit);
+        let (permit, login) = (SharedPermit::new(permit), login.map(SharedLogin::new));
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            if let Some(login) = &login {
+                request.extensions_mut().insert(login.clone());
+            }
             if !is_http2 {
                 request.extensions_mut().insert(permit.clone());
             }

@@ -4,25 +4,16 @@ use std::sync::Arc;
 
 use axum::http::{Request, Version, header};
 
-use super::StreamContext;
 use super::head::RequestHead;
 use super::http_server::Peer;
 use super::routes::{self, Endpoint};
 use super::sse_request::{self, SseRequest};
+use super::{StreamContext, StreamLogin};
 use crate::auth::{ClientMeta, Denial, Identity};
 use crate::hooks::{ChannelAnswers, ChannelQuestion, HookOutcome, HookQuestion, HookRequest, HookedClient};
 
 /// The identity of the client, or why it is rejected.
 pub(super) type Login = Result<Arc<Identity>, Denial>;
-
-/// The identity of an event stream's client, and the answers of hooks.
-#[derive(Debug)]
-pub struct StreamLogin {
-    /// The identity of the client, or why it is rejected.
-    pub login: Result<Arc<Identity>, Denial>,
-    /// The answers of the hook for its channels.
-    pub answers: ChannelAnswers,
-}
 
 impl StreamContext {
     /// Keeps the parts of a request from this peer that authentication and hooks need.

@@ -10,7 +10,11 @@ use percent_encoding::percent_decode_str;
 
 use super::StreamContext;
 use crate::auth::access::Operation;
-use crate::auth::{Authorizer, ChannelRequest, ClientMeta, Denial, Identity, log_denial};
+use crate::auth::ticket::split_event_id;
+use crate::auth::{
+    Authorizer, ChannelRequest, ClientMeta, Denial, Identity, LAST_EVENT_ID, LAST_EVENT_ID_PARAMETERS,
+    last_event_id, log_denial,
+};
 use crate::hooks::{ChannelAnswers, HookReply};
 use crate::node::Node;
 use crate::node::namespace::ResolvedChannel;
@@ -45,8 +49,6 @@ pub struct SseRejection {
 /// Event names of the gateway, which channels of a stream with several channels must not have.
 const RESERVED_EVENTS: [&str; 6] = ["error", "gap", "message", "open", "ping", "subscribed"];
 
-const CURSOR_HEADER: &str = "last-event-id";
-const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
 const PING_PARAMETER: (&str, &str) = ("ping", "true");
 
 /// The headers of the response, except for CORS.
@@ -76,11 +78,9 @@ pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
             (vec![name.map_or_else(|_| "\u{fffd}\u{0}".to_owned(), |name| name.into_owned())], false)
         }
     };
-    let header = request.headers().get(CURSOR_HEADER).and_then(|value| value.to_str().ok());
-    let cursor = header.map(str::to_owned).or_else(|| {
-        pairs().find(|(key, _)| CURSOR_PARAMETERS.contains(&&**key)).map(|(_, value)| value.into_owned())
-    });
-    let cursor = cursor.filter(|cursor| !cursor.is_empty());
+    let id = last_event_id(request.headers(), Some(query));
+    // The code of a ticket follows the cursor.
+    let cursor = id.map(|id| split_event_id(&id).0.to_owned()).filter(|cursor| !cursor.is_empty());
     let ping = pairs().any(|(key, value)| (&*key, &*value) == PING_PARAMETER);
     Some(SseRequest { channels, named, ping, cursor, request_header_bytes: request_header_bytes(request) })
 }
@@ -89,11 +89,12 @@ pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
 /// 6.5.2).
 fn request_header_bytes<B>(request: &Request<B>) -> usize {
     let (line, field) = if request.version() == Version::HTTP_2 { (4 * 42, 32) } else { (14, 4) };
-    let is_cursor = |pair: &str| CURSOR_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
+    let is_cursor =
+        |pair: &str| LAST_EVENT_ID_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
     let pairs = request.uri().query().into_iter().flat_map(|query| query.split('&'));
     // Each pair follows a `?` or `&`.
     let query: usize = pairs.filter(|pair| !is_cursor(pair)).map(|pair| pair.len() + 1).sum();
-    let fields = request.headers().iter().filter(|(name, _)| *name != CURSOR_HEADER);
+    let fields = request.headers().iter().filter(|(name, _)| *name != LAST_EVENT_ID);
     let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + field).sum();
     line + request.method().as_str().len() + request.uri().path().len() + query + fields
 }
@@ -158,7 +159,8 @@ impl SseRequest {
     ) -> Result<NewConnectionKind, SseRejection> {
         let channels_max = streams.limits.channels_per_connection;
         let channels = self.authorize_channels(&streams.node, identity, answers, channels_max)?;
-        self.check_resumable(channels.len(), streams.request_header_bytes)?;
+        let suffix_bytes = identity.event_id_suffix().len();
+        self.check_resumable(channels.len(), suffix_bytes, streams.request_header_bytes)?;
         let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
             None => Resume::New,
             Some(Ok(cursor)) => Resume::From(cursor),
@@ -240,10 +242,11 @@ impl SseRequest {
         Ok(resolved)
     }
 
-    /// Checks that the client can reconnect with the largest cursor of this number of channels. A request may contain
-    /// two cursors: a page puts one into the query, and its `EventSource` adds the header when it reconnects.
-    fn check_resumable(&self, channels: usize, limit: usize) -> Result<(), SseRejection> {
-        let cursor = Cursor::max_bytes(channels);
+    /// Checks that the client can reconnect with the largest cursor of this number of channels, and what follows it in the
+    /// event ids. A request may contain two of them: a page puts one into the query, and its `EventSource` adds the header
+    /// when it reconnects.
+    fn check_resumable(&self, channels: usize, suffix: usize, limit: usize) -> Result<(), SseRejection> {
+        let cursor = Cursor::max_bytes(channels).saturating_add(suffix);
         let places = "Last-Event-ID: \r\n".len() + "&last_event_id=".len();
         let needed =
             self.request_header_bytes.saturating_add(places).saturating_add(cursor.saturating_mul(2));

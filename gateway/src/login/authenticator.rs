@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use super::revocations::permit;
 use super::{
     ClientLimits, Credentials, Identities, LoginOutcome, RevocationSettings, Revocations, SessionLogin,
-    TokenMethod, hook_login,
+    TicketLogin, TokenMethod, hook_login,
 };
 use crate::auth::identity::LoginResult;
 use crate::auth::jwt::TokenError;
 use crate::auth::origin::OriginPolicy;
 use crate::auth::revocation::RevokedLogin;
+use crate::auth::ticket::{TicketId, split_event_id};
 use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, token, unix_now};
 use crate::hooks::{HookEvent, Hooks};
 use crate::store::KeyStore;
@@ -27,6 +28,8 @@ pub enum AuthMethod {
     Session(Arc<SessionLogin>, Arc<KeyStore>),
     /// With a token.
     Token(TokenMethod),
+    /// With a ticket.
+    Ticket(Arc<TicketLogin>),
 }
 
 /// Determines the identity of clients. The methods are tried in order.
@@ -119,14 +122,15 @@ impl Authenticator {
     /// none). `None` if that requires cryptography or the store.
     ///
     /// # Errors
-    /// [`Denial::Token`] if the client presents a token, and no method verifies tokens.
+    /// [`Denial::Token`] if the client presents a token or ticket, and no method accepts any.
     pub fn authenticate_now(
         &self,
         client: Option<&ClientMeta>,
         token: &str,
     ) -> Option<Result<Arc<Identity>, Denial>> {
         let has_hook = self.has_hook(HookEvent::Connect);
-        if !has_hook && !self.verifies_tokens() && presents_token(client, token) {
+        let is_accepted = has_hook || self.verifies_tokens() || self.tickets().is_some();
+        if !is_accepted && presents_token(client, token) {
             return Some(Err(Denial::Token));
         }
         let is_guest = !has_hook && !presents_token(client, token) && !self.presents_cookie(client);
@@ -141,7 +145,7 @@ impl Authenticator {
         })
     }
 
-    /// The identity of the client of an event stream. If there is a token, cookies are ignored. A cookie without a valid
+    /// The identity of the client of an event stream. If there is a token or ticket, cookies are ignored. A cookie without a valid
     /// login counts as absent.
     ///
     /// # Errors
@@ -192,8 +196,16 @@ impl Authenticator {
         token: &str,
     ) -> Result<Arc<Identity>, Denial> {
         let presented = if token.is_empty() { client.and_then(token::presented) } else { Some(token.into()) };
-        if let Some(token) = presented.as_ref().filter(|_| self.verifies_tokens()) {
-            return self.verify_token(token).await;
+        if let Some(presented) = presented.as_ref() {
+            if let (Some(tickets), Some(id)) = (self.tickets(), TicketId::parse(presented)) {
+                return self.redeem(tickets, &id, client).await;
+            }
+            if self.verifies_tokens() {
+                return self.verify_token(presented).await;
+            }
+            if self.tickets().is_some() && !self.has_hook(HookEvent::Connect) {
+                return Err(Denial::InvalidToken);
+            }
         }
         if let Some(client) = client.filter(|_| presented.is_none())
             && self.origins.trusts_cookies(client.headers())
@@ -245,7 +257,26 @@ impl Authenticator {
         self.tokens().next().is_some()
     }
 
-    async fn verify_token(&self, token: &str) -> Result<Arc<Identity>, Denial> {
+    /// The identity of a ticket, unless it is revoked. `client` is what the client sent, if anything.
+    async fn redeem(
+        &self,
+        tickets: &TicketLogin,
+        id: &TicketId,
+        client: Option<&ClientMeta>,
+    ) -> Result<Arc<Identity>, Denial> {
+        let last_event_id = client.and_then(ClientMeta::last_event_id);
+        let code = last_event_id.as_deref().and_then(|id| split_event_id(id).1);
+        // As for a token, the identity exists before the check.
+        let identity = self.identities.of_token(tickets.redeem(id, code).await?, None);
+        permit(self.revocations.is_revoked(&identity)).map(|()| identity)
+    }
+
+    /// Verifies a connection token.
+    ///
+    /// # Errors
+    /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::Revoked`],
+    /// [`Denial::LoginUnavailable`].
+    pub async fn verify_token(&self, token: &str) -> Result<Arc<Identity>, Denial> {
         let mut denial = Denial::Token;
         for method in self.tokens() {
             match method.login.verify(token, unix_now()).await {
@@ -300,21 +331,30 @@ impl Authenticator {
     fn sessions(&self) -> impl Iterator<Item = (&SessionLogin, &KeyStore)> {
         self.methods.iter().filter_map(|method| match method {
             AuthMethod::Session(method, store) => Some((&**method, &**store)),
-            AuthMethod::Token(_) => None,
+            AuthMethod::Token(_) | AuthMethod::Ticket(_) => None,
         })
     }
 
     fn tokens(&self) -> impl Iterator<Item = &TokenMethod> {
         self.methods.iter().filter_map(|method| match method {
             AuthMethod::Token(method) => Some(method),
-            AuthMethod::Session(..) => None,
+            AuthMethod::Session(..) | AuthMethod::Ticket(_) => None,
         })
     }
 
-    /// The stores of sessions, revocations and denied tokens, each once.
+    /// The login method with tickets.
+    pub fn tickets(&self) -> Option<&TicketLogin> {
+        self.methods.iter().find_map(|method| match method {
+            AuthMethod::Ticket(method) => Some(&**method),
+            AuthMethod::Session(..) | AuthMethod::Token(_) => None,
+        })
+    }
+
+    /// The stores of sessions, tickets, revocations and denied tokens, each once.
     pub fn stores(&self) -> Vec<&KeyStore> {
         let mut stores: Vec<&KeyStore> = self.sessions().map(|(_, store)| store).collect();
         stores.extend(self.tokens().filter_map(|method| method.denied.as_ref()).map(|denied| denied.store()));
+        stores.extend(self.tickets().and_then(TicketLogin::store));
         stores.extend(self.revocations.store());
         stores.sort_by_key(|store| store.name());
         stores.dedup_by_key(|store| store.name());

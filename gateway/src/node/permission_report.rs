@@ -92,7 +92,8 @@ impl QueriedClient {
                 let (user, fields) = (user.clone(), fields.clone());
                 Ok(Arc::new(Identity::verified(LoginResult { user, fields, ..LoginResult::default() })))
             }
-            Self::Token(token) => authenticator.authenticate(None, token).await,
+            // A ticket is not accepted here: it would be spent.
+            Self::Token(token) => authenticator.verify_token(token).await,
             Self::Cookie(cookie) => {
                 // A header that cannot be sent does not log in.
                 let request = Request::get("/").header(header::COOKIE, cookie).body(()).unwrap_or_default();
@@ -159,6 +160,7 @@ impl ClientReport {
                 (Login::Anonymous, _) => "anonymous",
                 (Login::Verified, Some(LoginSource::Session { .. })) => "session",
                 (Login::Verified, Some(LoginSource::Token { .. })) => "token",
+                (Login::Verified, Some(LoginSource::Ticket { .. })) => "ticket",
                 (Login::Verified, None) => "user",
             },
             user: identity.user().to_owned(),

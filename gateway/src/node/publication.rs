@@ -23,11 +23,13 @@ pub enum FrameEncoding {
     WebSocketProtobuf = 1,
     /// A complete SSE event with its cursor: for a stream of one channel.
     SseSingle = 2,
+    /// An SSE event without a cursor: for a stream of one channel whose ids contain more than the cursor.
+    SseOpen = 3,
     /// An SSE event named after its channel, without a cursor: for a stream of several channels.
-    SseNamed = 3,
+    SseNamed = 4,
 }
 
-const FORMS: usize = 4;
+const FORMS: usize = 5;
 
 /// A publication with its position.
 #[derive(Debug)]

@@ -16,23 +16,39 @@ pub(super) struct SessionExpiry(Option<Box<Expiries>>);
 #[derive(Debug, Default)]
 struct Expiries {
     login: Option<UnixSeconds>,
+    /// The client cannot present another token for its login, which therefore ends without a grace.
+    is_final: bool,
     /// The subscriptions whose token expires.
     subscriptions: Vec<(ChannelId, UnixSeconds)>,
 }
 
 impl SessionExpiry {
-    /// When the login expires.
-    pub(super) fn login(&self) -> Option<UnixSeconds> {
-        self.0.as_ref()?.login
-    }
-
+    /// Sets when the login expires.
     pub(super) fn set_login(&mut self, expires_at: Option<UnixSeconds>) {
         self.change(|expiries| expiries.login = expires_at);
     }
 
+    /// Sets when the login of this identity expires.
+    pub(super) fn set_login_of(&mut self, identity: &Identity) {
+        let is_final = identity.is_ticket();
+        self.change(|expiries| {
+            (expiries.login, expiries.is_final) = (identity.expires_at(), is_final);
+        });
+    }
+
+    /// When the login expires, if its client can present another token.
+    pub(super) fn refreshable_login(&self) -> Option<UnixSeconds> {
+        self.0.as_ref().filter(|expiries| !expiries.is_final)?.login
+    }
+
     /// Whether the login has expired, and the client did not present a new token in time.
     pub(super) fn is_login_over(&self) -> bool {
-        self.login().is_some_and(|at| time_left_with_grace(at).is_zero())
+        self.login_time_left().is_some_and(|left| left.is_zero())
+    }
+
+    fn login_time_left(&self) -> Option<Duration> {
+        let expiries = self.0.as_ref()?;
+        expiries.login.map(if expiries.is_final { time_left } else { time_left_with_grace })
     }
 
     /// Sets when the subscription to a channel expires.
@@ -66,8 +82,8 @@ impl SessionExpiry {
 
     /// The time until the login or a subscription ends, unless the client presents a new token; `None`: nothing expires.
     pub(super) fn time_left(&self) -> Option<Duration> {
-        let expiries = self.login().into_iter().chain(self.subscriptions().map(|(_, at)| at));
-        expiries.min().map(time_left_with_grace)
+        let subscriptions = self.subscriptions().map(|(_, at)| time_left_with_grace(at));
+        self.login_time_left().into_iter().chain(subscriptions).min()
     }
 
     fn subscriptions(&self) -> impl Iterator<Item = (ChannelId, UnixSeconds)> {
@@ -99,6 +115,7 @@ pub(super) fn is_over(identity: &Identity) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::{LoginResult, LoginSource};
 
     #[test]
     fn a_subscription_expires_alone() {
@@ -121,6 +138,19 @@ mod tests {
         assert!(expiry.is_login_over());
         expiry.set_login(None);
         assert!(expiry.0.is_none(), "it holds no memory");
+    }
+
+    #[test]
+    fn a_ticket_has_no_grace() {
+        let source = Some(LoginSource::Ticket { event_id_suffix: "~code".into() });
+        let login = |expires_at| LoginResult { source: source.clone(), expires_at, ..LoginResult::default() };
+        let mut expiry = SessionExpiry::default();
+        expiry.set_login_of(&Identity::verified(login(Some(unix_now() - 1))));
+        assert!(expiry.is_login_over() && expiry.refreshable_login().is_none());
+        expiry.set_login_of(&Identity::verified(login(None)));
+        assert!(expiry.0.is_none(), "it holds no memory");
+        expiry.set_login_of(&Identity::verified(LoginResult { source: None, ..login(Some(unix_now() - 1)) }));
+        assert!(!expiry.is_login_over() && expiry.refreshable_login().is_some());
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Framing {
             NewConnectionKind::WebSocket { encoding: Encoding::Protobuf, .. } => {
                 FrameEncoding::WebSocketProtobuf
             }
+            NewConnectionKind::Sse { named: false, identity, .. }
+                if !identity.event_id_suffix().is_empty() =>
+            {
+                FrameEncoding::SseOpen
+            }
             NewConnectionKind::Sse { named: false, .. } => FrameEncoding::SseSingle,
             NewConnectionKind::Sse { named: true, .. } => FrameEncoding::SseNamed,
         };
@@ -37,13 +42,13 @@ impl Framing {
 
     /// Whether the client only reads: an event stream.
     pub(super) fn is_event_stream(self) -> bool {
-        matches!(self.encoding, FrameEncoding::SseSingle | FrameEncoding::SseNamed)
+        matches!(self.encoding, FrameEncoding::SseSingle | FrameEncoding::SseOpen | FrameEncoding::SseNamed)
     }
 
     /// Whether each publication is followed by a cursor over all channels of the connection.
     #[inline]
     pub(super) fn has_cursor(self) -> bool {
-        self.encoding == FrameEncoding::SseNamed
+        matches!(self.encoding, FrameEncoding::SseOpen | FrameEncoding::SseNamed)
     }
 
     /// The shared frame of a publication.
@@ -65,7 +70,7 @@ impl Framing {
                 Encoding::Protobuf.encode_reply(reply, &mut payload);
                 websocket_frames::binary(&payload)
             }
-            FrameEncoding::SseSingle | FrameEncoding::SseNamed => Bytes::new(),
+            FrameEncoding::SseSingle | FrameEncoding::SseOpen | FrameEncoding::SseNamed => Bytes::new(),
         }
     }
 
@@ -115,6 +120,7 @@ pub(super) fn encode(encoding: FrameEncoding, publication: &Publication) -> Byte
         FrameEncoding::WebSocketJson => websocket_frames::text(&push(Encoding::Json, publication)),
         FrameEncoding::WebSocketProtobuf => websocket_frames::binary(&push(Encoding::Protobuf, publication)),
         FrameEncoding::SseSingle => sse::single(publication),
+        FrameEncoding::SseOpen => sse::open(publication),
         FrameEncoding::SseNamed => sse::named(publication),
     }
 }

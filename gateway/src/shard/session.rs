@@ -103,7 +103,7 @@ impl Session {
     /// The client has connected.
     pub(super) fn connect(&mut self, client: Uuid, identity: Arc<Identity>) {
         self.client = Some(client);
-        self.expiry.set_login(identity.expires_at());
+        self.expiry.set_login_of(&identity);
         self.identity = identity;
         // Only hooks get fields of the request from now on; an idle connection must not hold the others.
         if self.client_meta.as_mut().is_some_and(|meta| meta.retain_forwarded()) {
@@ -167,7 +167,7 @@ impl Session {
 
     /// The client presented a new token.
     pub(super) fn refresh(&mut self, identity: Arc<Identity>) {
-        self.expiry.set_login(identity.expires_at());
+        self.expiry.set_login_of(&identity);
         self.identity = identity;
     }
 

@@ -331,7 +331,7 @@ impl SessionDriver<'_> {
             }
         }
         let Some(session) = self.session() else { return };
-        let ttl = expiry::time_to_live(session.expiry.login());
+        let ttl = expiry::time_to_live(session.expiry.refreshable_login());
         let result = ConnectResult {
             client: session.client().to_string(),
             version: VERSION.to_owned(),

@@ -38,15 +38,27 @@ pub(super) fn single(publication: &Publication) -> Bytes {
 
 /// A publication in a stream of several channels, as a chunk, without its id and its end: [`id_line`].
 pub(super) fn named(publication: &Publication) -> Bytes {
+    without_id(Some(publication.channel.as_str()), publication)
+}
+
+/// A publication in a stream of one channel, as a chunk, without its id and its end: [`id_line`].
+pub(super) fn open(publication: &Publication) -> Bytes {
+    without_id(None, publication)
+}
+
+fn without_id(name: Option<&str>, publication: &Publication) -> Bytes {
     let mut event = Vec::with_capacity(publication.payload.len() + 64);
-    sse::event_open(Some(publication.channel.as_str()), &sse::payload(&publication.payload), &mut event);
+    sse::event_open(name, &sse::payload(&publication.payload), &mut event);
     chunk(&event)
 }
 
-/// The end of a named event: the cursor over all channels of the stream.
-pub(super) fn id_line(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>) -> Vec<u8> {
+/// The end of an event without an id: the cursor over all channels of the stream, and `suffix`.
+pub(super) fn id_line(
+    positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
+    suffix: &str,
+) -> Vec<u8> {
     let mut line = Vec::new();
-    sse::event_close_at(positions, &mut line);
+    sse::event_close_at(positions, suffix, &mut line);
     line
 }
 
@@ -79,6 +91,7 @@ pub(super) fn ping(interval: Duration) -> Vec<u8> {
 pub(super) fn subscribed<'a>(
     channels: impl Iterator<Item = (&'a ChannelName, bool)>,
     positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
+    suffix: &str,
     retry_ms: u32,
 ) -> Vec<u8> {
     let states: serde_json::Map<String, serde_json::Value> = channels
@@ -88,7 +101,7 @@ pub(super) fn subscribed<'a>(
     let mut out = Vec::new();
     sse::retry(retry_ms, &mut out);
     sse::event_open(Some("subscribed"), data.as_bytes(), &mut out);
-    sse::event_close_at(positions, &mut out);
+    sse::event_close_at(positions, suffix, &mut out);
     out
 }
 
@@ -97,11 +110,12 @@ pub(super) fn gap(
     channel: &ChannelName,
     reason: &str,
     positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
+    suffix: &str,
 ) -> Vec<u8> {
     let data = serde_json::json!({ "channel": channel.as_str(), "reason": reason }).to_string();
     let mut out = Vec::new();
     sse::event_open(Some("gap"), data.as_bytes(), &mut out);
-    sse::event_close_at(positions, &mut out);
+    sse::event_close_at(positions, suffix, &mut out);
     out
 }
 

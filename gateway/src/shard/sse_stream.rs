@@ -41,8 +41,10 @@ pub(super) struct SseStream {
     ping: bool,
     /// The client's position; taken when the channels are resumed.
     resume: Resume,
-    /// The position in each channel, in order; only for a stream of several channels.
+    /// The position in each channel, in order; only for a stream whose events have ids of their own.
     positions: Vec<StreamPosition>,
+    /// Its event ids contain more than the cursor. Kept here, so that other streams do not read the identity.
+    has_suffix: bool,
     /// When the stream ends, so that its client reconnects to another node; [`Tick::MAX`]: never.
     max_age_at: Tick,
     /// The identity of the client.
@@ -53,12 +55,14 @@ pub(super) struct SseStream {
 
 impl SseStream {
     pub(super) fn new(identity: Arc<Identity>, ping: bool, resume: Resume, max_age_at: Option<Tick>) -> Self {
+        let has_suffix = !identity.event_id_suffix().is_empty();
         Self {
             pending: Vec::new(),
             started: false,
             ping,
             resume,
             positions: Vec::new(),
+            has_suffix,
             max_age_at: max_age_at.unwrap_or(Tick::MAX),
             expires_at: identity.expires_at().unwrap_or(UnixSeconds::MAX),
             identity,
@@ -78,6 +82,11 @@ impl SseStream {
     /// Sets when the login of the client expires.
     pub(super) fn set_expiry(&mut self, expires_at: UnixSeconds) {
         self.expires_at = expires_at;
+    }
+
+    /// What its event ids contain after the cursor.
+    fn id_suffix(&self) -> &str {
+        if self.has_suffix { self.identity.event_id_suffix() } else { "" }
     }
 
     /// Adds a channel, before the stream starts.
@@ -128,9 +137,10 @@ impl SseStream {
         }
         let recovered = states.iter().map(|state| (state.name, state.recovered));
         let positions = || states.iter().map(|state| (state.tag, state.position));
-        let mut actions = vec![SseAction::Send(sse::subscribed(recovered, positions(), retry_ms))];
+        let suffix = self.id_suffix();
+        let mut actions = vec![SseAction::Send(sse::subscribed(recovered, positions(), suffix, retry_ms))];
         for state in states.iter().filter(|state| state.gap) {
-            actions.push(SseAction::Send(sse::gap(state.name, UNRECOVERABLE, positions())));
+            actions.push(SseAction::Send(sse::gap(state.name, UNRECOVERABLE, positions(), suffix)));
         }
         actions.extend(states.into_iter().flat_map(|state| state.missed).map(SseAction::SendRecovered));
         if self.ping {
@@ -149,10 +159,10 @@ impl SseStream {
         tags: impl Iterator<Item = ChannelTag>,
     ) -> Vec<u8> {
         match place.and_then(|place| self.positions.get_mut(place)) {
-            None => sse::gap(channel, reason, [(ChannelTag::of(channel), position)]),
+            None => sse::gap(channel, reason, [(ChannelTag::of(channel), position)], self.id_suffix()),
             Some(current) => {
                 *current = position;
-                sse::gap(channel, reason, tags.zip(self.positions.iter().copied()))
+                sse::gap(channel, reason, tags.zip(self.positions.iter().copied()), self.id_suffix())
             }
         }
     }
@@ -167,7 +177,7 @@ impl SseStream {
         if let Some(current) = place.and_then(|place| self.positions.get_mut(place)) {
             *current = position;
         }
-        sse::id_line(tags.zip(self.positions.iter().copied()))
+        sse::id_line(tags.zip(self.positions.iter().copied()), self.id_suffix())
     }
 
     /// A channel is not available. The client reconnects after a while.
@@ -230,6 +240,7 @@ fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<RecoverFrom>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::identity::{LoginResult, LoginSource};
     use crate::node::namespace::fixtures::open_channel;
     use earshot_protocol::{Cursor, Epoch, Payload};
 
@@ -314,10 +325,35 @@ mod tests {
         let names = ["a", "b"].map(|name| ChannelName::parse(name).unwrap());
         let tags = || names.iter().map(ChannelTag::of);
         let line = stream.on_publication(Some(1), at(6), tags());
-        let expected = sse::id_line(tags().zip([at(5), at(6)]));
+        let expected = sse::id_line(tags().zip([at(5), at(6)]), "");
         assert_eq!(line, expected);
         let gap = stream.on_gap(Some(0), &names[0], "queue-full", at(9), tags());
-        assert_eq!(gap, sse::gap(&names[0], "queue-full", tags().zip([at(9), at(6)])));
+        assert_eq!(gap, sse::gap(&names[0], "queue-full", tags().zip([at(9), at(6)]), ""));
+    }
+
+    #[test]
+    fn the_ids_of_all_events_contain_the_code_of_a_ticket() {
+        let source = Some(LoginSource::Ticket { event_id_suffix: "~code".into() });
+        let identity = Identity::verified(LoginResult { source, ..LoginResult::default() });
+        let mut channels = Channels::default();
+        let mut stream = SseStream::new(Arc::new(identity), true, cursor(&[("a", 3)]), None);
+        let id = channels.insert(open_channel("a"), None);
+        channels.get_mut(id).position = at(5);
+        stream.add_channel(id, false);
+        stream.resume(&channels);
+        stream.pending_subscriptions()[0].recovery = Some(Recovery::empty(at(5), false));
+        let name = ChannelName::parse("a").unwrap();
+        let mut events = start(&channels, &mut stream, true);
+        let tags = || [ChannelTag::of(&name)].into_iter();
+        events.push(String::from_utf8(stream.on_publication(Some(0), at(6), tags())).unwrap());
+        events.push(String::from_utf8(stream.on_gap(Some(0), &name, "queue-full", at(9), tags())).unwrap());
+        let ids = events.iter().flat_map(|event| event.lines()).filter_map(|line| line.strip_prefix("id: "));
+        let ids: Vec<&str> = ids.collect();
+        assert_eq!(ids.len(), 4, "subscribed, gap, publication, gap: {events:?}");
+        for id in ids {
+            let cursor = id.strip_suffix("~code").unwrap();
+            assert!(Cursor::parse(cursor).is_ok(), "{id}");
+        }
     }
 
     #[test]

@@ -13,10 +13,6 @@ use super::key::{KeyType, KeyValue};
 use super::status::ServerRole;
 use super::watch_table::WatchId;
 
-/// Gets and deletes a key: `GETDEL` requires Redis 6.2.
-const TAKE: &str =
-    "local value = redis.call('GET', KEYS[1]) if value then redis.call('DEL', KEYS[1]) end return value";
-
 /// A request of a caller.
 #[derive(Debug)]
 pub(super) enum StoreRequest {
@@ -28,8 +24,8 @@ pub(super) enum StoreRequest {
     Delete { key: Bytes },
     /// Extends a TTL.
     Touch { key: Bytes, ttl: Duration },
-    /// Gets and deletes a string.
-    Take { key: Bytes },
+    /// Runs a script on one key, which returns a string or nil.
+    ReadByScript { key: Bytes, script: &'static str },
     /// Runs a script on one key, which returns an integer.
     Script { script: &'static str, key: Bytes, arguments: Vec<Bytes> },
 }
@@ -56,7 +52,7 @@ impl StoreRequest {
             | Self::Delete { key }
             | Self::Touch { key, .. }
             | Self::Script { key, .. }
-            | Self::Take { key } => key,
+            | Self::ReadByScript { key, .. } => key,
         }
     }
 
@@ -67,7 +63,7 @@ impl StoreRequest {
             Self::Script { key, arguments, .. } => {
                 key.len() + arguments.iter().map(Bytes::len).sum::<usize>()
             }
-            Self::Read { .. } | Self::Delete { .. } | Self::Touch { .. } | Self::Take { .. } => {
+            Self::Read { .. } | Self::Delete { .. } | Self::Touch { .. } | Self::ReadByScript { .. } => {
                 self.key().len()
             }
         }
@@ -86,7 +82,7 @@ impl StoreRequest {
             | Self::Delete { .. }
             | Self::Touch { .. }
             | Self::Script { .. }
-            | Self::Take { .. } => None,
+            | Self::ReadByScript { .. } => None,
         }
     }
 
@@ -104,8 +100,8 @@ impl StoreRequest {
             Self::Touch { key, ttl } => {
                 pipeline.cmd("PEXPIRE").arg(&key[..]).arg(milliseconds(*ttl)).arg("GT");
             }
-            Self::Take { key } => {
-                pipeline.cmd("EVAL").arg(TAKE).arg(1).arg(&key[..]);
+            Self::ReadByScript { key, script } => {
+                pipeline.cmd("EVAL").arg(*script).arg(1).arg(&key[..]);
             }
             Self::Script { script, key, arguments } => {
                 let command = pipeline.cmd("EVAL").arg(*script).arg(1).arg(&key[..]);
@@ -118,7 +114,7 @@ impl StoreRequest {
     pub(super) fn parse(&self, reply: Value) -> Result<StoreReply, (StoreError, ErrorScope)> {
         match self {
             Self::Read { kind, .. } => parse_value(*kind, reply).map(StoreReply::Value),
-            Self::Take { .. } => parse_value(KeyType::String, reply).map(StoreReply::Value),
+            Self::ReadByScript { .. } => parse_value(KeyType::String, reply).map(StoreReply::Value),
             Self::Script { .. } => match check(reply)? {
                 Value::Int(number) => Ok(StoreReply::Number(number)),
                 _ => Err(unexpected()),

@@ -41,7 +41,9 @@ impl TrackingLink {
 
     async fn maintain(&mut self) {
         if self.watches.prefixes().is_empty() {
-            self.sweep("no prefix of keys is configured".to_owned());
+            // No warning: the store is not used for keys that are watched.
+            let reason = "no prefix of keys is configured".to_owned();
+            self.health.lock().tracking = TrackingMode::Sweep { reason };
             return;
         }
         let mut backoff = Backoff::new(&self.settings.connection);

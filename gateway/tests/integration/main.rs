@@ -81,6 +81,7 @@ mod stream_without_log;
 mod stream_without_log_lost;
 mod subscribe_race;
 mod subscribe_race_channels;
+mod tickets;
 mod token_cookie;
 mod token_expiry;
 mod trusted_proxies;

@@ -6,7 +6,7 @@ use earshot::store::{KeyType, KeyValue, StoreError, StoreSettings};
 use earshot_redis_link::NodeAddress;
 use earshot_redis_link::slot::slot;
 
-use crate::harness::{Redis, Store, bytes, free_port, until};
+use crate::harness::{Redis, Store, TAKE, bytes, free_port, until};
 
 const RANGES: [(u16, u16); 3] = [(0, 5460), (5461, 10_922), (10_923, 16_383)];
 
@@ -100,7 +100,10 @@ async fn changes_at_each_node_are_reported() {
     let minute = Duration::from_secs(60);
     for key in Cluster::keys() {
         store.store.set(key.as_bytes(), b"ticket", minute).await.unwrap();
-        assert_eq!(store.store.take(key.as_bytes()).await.unwrap().as_deref(), Some(&b"ticket"[..]));
+        assert_eq!(
+            store.store.read_by_script(key.as_bytes(), TAKE).await.unwrap().as_deref(),
+            Some(&b"ticket"[..])
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use earshot::store::{KeyType, KeyValue, StoreError, TrackingMode};
 
-use crate::harness::{Redis, Store, bytes, until};
+use crate::harness::{Redis, Store, TAKE, bytes, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -63,7 +63,7 @@ async fn only_one_of_several_takers_gets_a_value() {
     let redis = Redis::start().await;
     let stores: Vec<_> = (0..2).map(|_| Store::start(&redis, |_| ()).store).collect();
     stores[0].set(b"ticket", b"ada", MINUTE).await.unwrap();
-    let takes = (0..20).map(|number| stores[number % 2].take(b"ticket"));
+    let takes = (0..20).map(|number| stores[number % 2].read_by_script(b"ticket", TAKE));
     let taken: Vec<_> = futures::future::join_all(takes).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(taken.iter().flatten().collect::<Vec<_>>(), [&b"ada"[..]]);
 }

@@ -13,6 +13,10 @@ use redis::{AsyncConnectionConfig, Client, FromRedisValue};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+/// Gets and deletes a key.
+pub(crate) const TAKE: &str =
+    "local value = redis.call('GET', KEYS[1]) if value then redis.call('DEL', KEYS[1]) end return value";
+
 /// Longest wait before a test fails. Generous, because the machine may be busy.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -130,7 +130,7 @@ proptest! {
         Cursor::write(positions.iter().copied(), &mut id);
         let (mut with_id, mut at) = (Vec::new(), Vec::new());
         sse::event_close(std::str::from_utf8(&id).ok(), &mut with_id);
-        sse::event_close_at(positions, &mut at);
+        sse::event_close_at(positions, "", &mut at);
         prop_assert_eq!(at, with_id);
     }
 

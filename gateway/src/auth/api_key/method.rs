@@ -7,7 +7,7 @@ pub enum Scope {
     Publish,
     /// Read channels and their history.
     Read,
-    /// Remove histories, and read how permissions are decided.
+    /// Remove histories, log clients in, and read how permissions are decided.
     Admin,
 }
 
@@ -57,13 +57,15 @@ pub enum ApiMethod {
     Refresh,
     /// Revokes logins.
     Revoke,
+    /// Makes a ticket for a client.
+    Ticket,
     /// Explains a permission.
     Why,
 }
 
 impl ApiMethod {
     /// All methods.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Publish,
         Self::Broadcast,
         Self::Channels,
@@ -74,6 +76,7 @@ impl ApiMethod {
         Self::Unsubscribe,
         Self::Refresh,
         Self::Revoke,
+        Self::Ticket,
         Self::Why,
     ];
 
@@ -90,6 +93,8 @@ impl ApiMethod {
             Self::Unsubscribe => ("unsubscribe", Scope::Admin, Reach::Node),
             Self::Refresh => ("refresh", Scope::Admin, Reach::Node),
             Self::Revoke => ("revoke", Scope::Admin, Reach::Node),
+            // A ticket logs its client in as any user.
+            Self::Ticket => ("ticket", Scope::Admin, Reach::Node),
             Self::Why => ("why", Scope::Admin, Reach::Node),
         }
     }

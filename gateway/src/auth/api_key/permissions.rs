@@ -76,6 +76,7 @@ mod tests {
             (ApiMethod::Info, Scope::Read),
             (ApiMethod::History, Scope::Read),
             (ApiMethod::HistoryRemove, Scope::Admin),
+            (ApiMethod::Ticket, Scope::Admin),
             (ApiMethod::Why, Scope::Admin),
         ];
         for scope in Scope::ALL {

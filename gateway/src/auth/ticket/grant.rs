@@ -23,6 +23,9 @@ pub struct TicketGrant {
     /// Channels that the client may subscribe to; globs are allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<String>,
+    /// What other clients see of the client, besides the user: JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<String>,
     /// When the login ends, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixSeconds>,

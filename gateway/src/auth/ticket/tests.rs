@@ -19,6 +19,7 @@ fn grant(user: &str) -> TicketGrant {
         user: user.to_owned(),
         fields: [("tenant".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into(),
         channels: vec!["room:*".to_owned()],
+        info: Some("{\"name\":1.0}".to_owned()),
         expires_at: Some(NOW + 3600),
         issued_at: NOW,
     }
@@ -89,7 +90,7 @@ fn a_code_is_bound_to_ticket_and_grant() {
 
 #[test]
 fn event_ids_contain_cursor_and_code() {
-    let id = event_id_with_code("AgEC", "code");
+    let id = format!("AgEC{}", event_id_suffix("code"));
     assert_eq!(split_event_id(&id), ("AgEC", Some("code")));
     assert_eq!(split_event_id("AgEC"), ("AgEC", None));
 }

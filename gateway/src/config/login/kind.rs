@@ -12,7 +12,7 @@ const ANONYMOUS: &str = "anonymous";
 const JWT: &str = "jwt";
 /// The kind of logins by a hook.
 const HOOK: &str = "hook";
-/// A kind that this version does not support.
+/// The kind of tickets.
 const TICKET: &str = "ticket";
 
 /// A value of `kind`.
@@ -22,6 +22,8 @@ pub(super) enum LoginKind {
     Session(SessionKind),
     /// JSON Web Tokens.
     Jwt,
+    /// Tickets.
+    Ticket,
     /// A hook of the application.
     Hook,
     /// No login.
@@ -29,7 +31,7 @@ pub(super) enum LoginKind {
 }
 
 /// Every key except `kind`.
-pub(in crate::config) const KEYS: [&str; 19] = [
+pub(in crate::config) const KEYS: [&str; 20] = [
     "touch",
     "cookie",
     "secret_file",
@@ -49,11 +51,13 @@ pub(in crate::config) const KEYS: [&str; 19] = [
     "user_claim",
     "leeway",
     "denied_key",
+    "key_prefix",
 ];
 
 impl LoginKind {
     fn all() -> impl Iterator<Item = Self> {
-        SessionKind::ALL.into_iter().map(Self::Session).chain([Self::Jwt, Self::Hook, Self::Anonymous])
+        let others = [Self::Jwt, Self::Ticket, Self::Hook, Self::Anonymous];
+        SessionKind::ALL.into_iter().map(Self::Session).chain(others)
     }
 
     /// The value in the file.
@@ -61,6 +65,7 @@ impl LoginKind {
         match self {
             Self::Session(kind) => kind.name(),
             Self::Jwt => JWT,
+            Self::Ticket => TICKET,
             Self::Hook => HOOK,
             Self::Anonymous => ANONYMOUS,
         }
@@ -76,10 +81,7 @@ impl LoginKind {
             return Ok(kind);
         }
         let found = quote(&text.escape_debug().to_string(), "\"");
-        Err(match text {
-            TICKET => format!("{found} is not available in this version; use one of {}", Self::names()),
-            _ => format!("unknown kind {found}; use one of {}", Self::names()),
-        })
+        Err(format!("unknown kind {found}; use one of {}", Self::names()))
     }
 
     /// Whether a login of this kind has the key.
@@ -93,6 +95,7 @@ impl LoginKind {
             (Self::Jwt, "fields" | "hmac_secret_file" | "hmac_secret" | "public_key_file") => true,
             (Self::Jwt, "cookie" | "jwks_url" | "issuer" | "audience" | "user_claim" | "leeway") => true,
             (Self::Jwt, "denied_key" | "redis") => true,
+            (Self::Ticket, "secret_file" | "secret" | "redis" | "key_prefix") => true,
             _ => false,
         }
     }

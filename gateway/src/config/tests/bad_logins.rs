@@ -8,12 +8,12 @@ const WRONG: &[(&str, &str)] = &[
     (
         "cookie = \"c\"",
         "3: login: missing `kind`; use one of \"express\", \"fastify\", \"plain\", \"django\", \"better-auth\", \"laravel\", \
-         \"spring\", \"exists\", \"jwt\", \"hook\", \"anonymous\"",
+         \"spring\", \"exists\", \"jwt\", \"ticket\", \"hook\", \"anonymous\"",
     ),
     (
-        "kind = \"ticket\"",
-        "4: login.kind: \"ticket\" is not available in this version; use one of \"express\", \"fastify\", \"plain\", \
-         \"django\", \"better-auth\", \"laravel\", \"spring\", \"exists\", \"jwt\", \"hook\", \"anonymous\"",
+        "kind = \"cookie\"",
+        "4: login.kind: unknown kind \"cookie\"; use one of \"express\", \"fastify\", \"plain\", \
+         \"django\", \"better-auth\", \"laravel\", \"spring\", \"exists\", \"jwt\", \"ticket\", \"hook\", \"anonymous\"",
     ),
     ("kind = \"django\"\ncooky = \"c\"", "5: login.cooky: unknown key; did you mean `cookie`?"),
     // Keys that do not apply
@@ -53,6 +53,31 @@ const WRONG: &[(&str, &str)] = &[
     (
         "kind = \"jwt\"\nhmac_secret = \"s\"\ndenied_key = \"a:{jti}\"\nredis = \"b\"",
         "7: login.redis: no [redis.b] is configured; use one of \"default\"",
+    ),
+    // Tickets
+    (
+        "kind = \"ticket\"",
+        "3: login: missing `secret_file`: the event ids of streams contain codes that are made with it",
+    ),
+    (
+        "kind = \"ticket\"\nsecret = \"short\"",
+        "5: login.secret: a secret has fewer than 16 bytes (openssl rand -base64 32)",
+    ),
+    (
+        "kind = \"ticket\"\nsecret = \"a-secret-of-tickets\"\nredis = \"memory\"",
+        "6: login.redis: tickets are read from a Redis server: use one of \"default\"",
+    ),
+    (
+        "kind = \"ticket\"\nsecret = \"a-secret-of-tickets\"\nkey_prefix = \"app:\"",
+        "6: login.key_prefix: requires `redis`: without it, tickets are in the memory of the node",
+    ),
+    (
+        "kind = \"ticket\"\nsecret = \"a-secret-of-tickets\"\nuser = \"/u\"",
+        "6: login.user: does not apply to kind = \"ticket\": remove it",
+    ),
+    (
+        "kind = \"ticket\"\nsecret = \"a-secret-of-tickets\"\n[[login]]\nkind = \"ticket\"\nsecret = \"a-secret-of-tickets\"",
+        "7: login.kind: duplicate \"ticket\": remove one of them",
     ),
     // Sessions
     ("kind = \"express\"", "3: login: missing `secret_file`: the cookies of kind = \"express\" are signed"),

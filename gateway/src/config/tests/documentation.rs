@@ -31,6 +31,7 @@ pub(super) fn everything() -> (String, TempDir) {
         ("redis-client.pem", own.cert.pem()),
         ("redis-client.key", own.signing_key.serialize_pem()),
         ("session-secrets", "new\nold\n".to_owned()),
+        ("ticket-secrets", "a-new-secret-of-tickets\nan-old-secret-of-tickets\n".to_owned()),
         ("api-keys", "a-new-secret-of-the-api\nan-old-secret-of-the-api\n".to_owned()),
         ("hook-secrets", "a new secret, 16+\nan old secret, 16+\n".to_owned()),
         ("jwt-secrets", "new\nold\n".to_owned()),

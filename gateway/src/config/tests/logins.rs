@@ -123,6 +123,22 @@ fn a_token_has_rules_and_keys() {
 }
 
 #[test]
+fn a_ticket_has_a_secret_and_optionally_a_redis() {
+    let ticket =
+        |keys: &str| match logins(&format!("kind = \"ticket\"\nsecret = \"a-secret-of-tickets\"\n{keys}"))
+            .remove(0)
+        {
+            LoginMethod::Ticket(login) => login,
+            other => panic!("{other:?}"),
+        };
+    let login = ticket("");
+    assert!(login.redis.is_none() && login.load_keys().is_ok());
+    let login = ticket("redis = \"default\"");
+    assert_eq!((login.redis.as_deref(), login.key_prefix.as_str()), (Some("default"), "earshot:"));
+    assert_eq!(ticket("redis = \"default\"\nkey_prefix = \"app:\"").key_prefix, "app:");
+}
+
+#[test]
 fn logins_keep_their_order() {
     let text =
         "kind = \"anonymous\"\n[[login]]\nkind = \"django\"\n[[login]]\nkind = \"jwt\"\nhmac_secret = \"s\"";
@@ -193,7 +209,7 @@ fn a_rule_that_no_login_meets_is_a_warning() {
     );
     let users =
         "namespace `n`: subscribe = \"authenticated\" applies to no client: no [[login]] identifies users";
-    let tokens = "namespace `n`: publish = \"token\" applies to no client: no [[login]] has kind = \"jwt\"";
+    let tokens = "namespace `n`: publish = \"token\" applies to no client: no [[login]] has kind = \"jwt\" or \"ticket\"";
     for (login, warnings) in [
         ("", &[users, tokens][..]),
         ("[[login]]\nkind = \"anonymous\"\n", &[users, tokens]),

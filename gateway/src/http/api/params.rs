@@ -66,6 +66,23 @@ pub(super) struct ChannelsParams {
     pub(super) pattern: String,
 }
 
+/// The values of a field of an identity.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum FieldValues {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl From<FieldValues> for Vec<String> {
+    fn from(values: FieldValues) -> Self {
+        match values {
+            FieldValues::One(value) => vec![value],
+            FieldValues::Several(values) => values,
+        }
+    }
+}
+
 impl PublishParams<'_> {
     pub(super) fn payload(&self) -> Result<Bytes, ApiError> {
         self.check_options()?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use earshot_protocol::ErrorCode;
 use serde::Deserialize;
 
-use super::params::{parse_body, parse_channel};
+use super::params::{FieldValues, parse_body, parse_channel};
 use super::response::{ApiError, ApiResult, to_result};
 use crate::auth::access::Operation;
 use crate::auth::identity::Fields;
@@ -26,13 +26,6 @@ struct WhyParams {
     subscribed: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum FieldValues {
-    One(String),
-    Several(Vec<String>),
-}
-
 pub(super) async fn why(state: &AppState, body: &[u8]) -> ApiResult {
     let query = query(parse_body(body)?)?;
     to_result(&state.node.explain(&query).await)
@@ -49,10 +42,7 @@ fn query(params: WhyParams) -> Result<PermissionQuery, ApiError> {
     if params.user.is_none() && !params.fields.is_empty() {
         return Err(invalid("`fields` requires `user`".to_owned()));
     }
-    let fields = params.fields.into_iter().map(|(name, values)| match values {
-        FieldValues::One(value) => (name, vec![value]),
-        FieldValues::Several(values) => (name, values),
-    });
+    let fields = params.fields.into_iter().map(|(name, values)| (name, Vec::from(values)));
     let client = match (params.user, params.token, params.cookie) {
         (None, None, None) => QueriedClient::Guest,
         (Some(user), None, None) => QueriedClient::User(user, fields.collect::<Fields>()),

@@ -24,6 +24,7 @@ impl Authenticator {
                     })
                 }
                 AuthMethod::Token(method) => self.verify_token_cookie(client, method).await,
+                AuthMethod::Ticket(_) => Ok(None),
             };
             match found {
                 Ok(Some(identity)) => return Ok(identity),
@@ -97,7 +98,7 @@ impl AuthMethod {
                 let values = client.cookies().map(HeaderValue::as_bytes);
                 cookie::values(values, &[String::from(&**name)]).next().is_some()
             }
-            Self::Token(_) => false,
+            Self::Token(_) | Self::Ticket(_) => false,
         }
     }
 }
